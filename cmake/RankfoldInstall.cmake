@@ -1,0 +1,1 @@
+# cmake --install: the program, the libraries, and find_package(rankfold).

@@ -1,0 +1,16 @@
+# All tests. Each name is a file: <folder>.<file> is tests/<folder>/test_<file>.cpp.
+find_package(GTest REQUIRED)
+
+set(RANKFOLD_TEST_ENVIRONMENT OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1
+  OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1
+  OMPI_MCA_rmaps_base_oversubscribe=1 OMPI_MCA_mpi_yield_when_idle=1
+  OMPI_MCA_hwloc_base_binding_policy=none
+  # Open MPI itself leaks at exit; our own code is covered by the address checks
+  ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=print_stacktrace=1)
+
+add_library(rankfold_test_support STATIC tests/support/mpi_main.cpp)
+target_include_directories(rankfold_test_support PUBLIC "${PROJECT_SOURCE_DIR}/tests")
+target_link_libraries(rankfold_test_support PUBLIC rankfold::comm rankfold::linalg GTest::gtest
+  PRIVATE rankfold_warnings)
+target_precompile_headers(rankfold_test_support PRIVATE <gtest/gtest.h>)
+

@@ -1,0 +1,114 @@
+// What a command is, and what it gets when it runs.
+#pragma once
+
+#include <any>
+#include <functional>
+#include <map>
+#include <memory>
+#include <string>
+
+#include <nlohmann/json.hpp>
+
+#include <rankfold/cli/options.hpp>
+#include <rankfold/comm/communicator.hpp>
+#include <rankfold/dist/steering.hpp>
+
+namespace rankfold::cli {
+
+/// The options that every command has.
+struct CommonOptions {
+    std::string precision = "float";
+    Index seed = 1;
+    Index threads = 1;
+    std::string report;
+    bool force = false;
+    bool dry_run = false;
+    bool print_options = false;
+    bool quiet = false;
+
+    void declare(Options& options);
+};
+
+/// Objects that the stages of one job hand on in memory, keyed by the file that holds them too.
+///
+/// A command asks here before it reads a file; a command that writes a file leaves what it wrote.
+class Handover {
+public:
+    /// The object that was left for this file, or null.
+    template <class T>
+    [[nodiscard]] std::shared_ptr<T> find(const std::string& file) const {
+        const auto found = objects_.find(file);
+        if (found == objects_.end()) return nullptr;
+        const auto* held = std::any_cast<std::shared_ptr<T>>(&found->second);
+        return held == nullptr ? nullptr : *held;
+    }
+    /// Keeps `object` for this file if `keep_` says that a later stage may want it.
+    template <class T>
+    void leave(const std::string& file, std::shared_ptr<T> object) {
+        if (enabled) objects_[file] = std::move(object);
+    }
+    /// Forgets the object of a file that no later stage reads.
+    void forget(const std::string& file) { objects_.erase(file); }
+
+    bool enabled = false;  ///< true inside `rankfold run`
+
+private:
+    std::map<std::string, std::any> objects_;
+};
+
+/// One run of one command: what it works with and where it puts what it has to say.
+struct Run {
+    const Communicator& comm;
+    Handover& handover;
+    CommonOptions common;
+    std::string command;
+    nlohmann::ordered_json options;  ///< as resolved
+
+    nlohmann::ordered_json result = nlohmann::ordered_json::object();  ///< of the report
+    std::string digest;                                                ///< 16 hex digits
+
+    /// Prints a line a person reads to stdout, on rank 0 only.
+    void say(const std::string& line) const;
+    /// Prints a line of progress to stderr, on rank 0 only, unless --quiet.
+    void log(const std::string& line) const;
+
+    /// Steering that shows progress on stderr (a bar only on a terminal, else a plain line at most
+    /// every 30 s, and the last one) and keeps the values as `result.history`.
+    [[nodiscard]] Steering steering();
+
+    /// Collective check before the work: `path` may be written (its folder exists and is
+    /// writable, it is none of `inputs`, and it is absent or --force is given).
+    void check_output(const std::string& path, const std::vector<std::string>& inputs) const;
+};
+
+/// What a command does once its options are parsed.
+using Action = std::function<void(Run&)>;
+
+/// A command: declaring its options on a fresh table gives the action that runs with them.
+struct Command {
+    std::string name;
+    std::string summary;
+    std::function<Action(Options&)> declare;
+};
+
+/// All commands, in the order of help.
+[[nodiscard]] const std::vector<Command>& commands();
+
+/// Runs the chain of a job file, or one command, on all ranks; returns the exit code.
+/// `arguments` are those of main() without the program's name.
+int run_program(const std::vector<std::string>& arguments);
+
+// Each in src/cli/commands/<name>.cpp.
+Action declare_import(Options& options);
+Action declare_generate(Options& options);
+Action declare_split(Options& options);
+Action declare_info(Options& options);
+Action declare_als(Options& options);
+Action declare_mlp(Options& options);
+Action declare_evaluate(Options& options);
+Action declare_recommend(Options& options);
+Action declare_predict(Options& options);
+Action declare_run(Options& options);
+Action declare_bench(Options& options);
+
+}  // namespace rankfold::cli

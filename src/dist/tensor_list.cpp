@@ -1,0 +1,87 @@
+#include <rankfold/dist/tensor_list.hpp>
+
+#include <algorithm>
+#include <cmath>
+#include <cstdio>
+
+#include <rankfold/core/hash.hpp>
+
+namespace rankfold {
+
+template <class T>
+void TensorList::add(std::string path, BlockRows<T>& matrix, bool vector) {
+    RANKFOLD_EXPECT(!vector || matrix.cols() == 1);
+    std::vector<Index> shape{matrix.rows()};
+    if (!vector) shape.push_back(matrix.cols());
+    tensors.push_back({.path = std::move(path),
+                       .shape = std::move(shape),
+                       .local = matrix.layout().rank_rows(matrix.comm().rank()),
+                       .data = matrix.local().data()});
+}
+
+template <class T>
+void TensorList::add_replicated(std::string path, std::vector<Index> shape, std::span<T> data) {
+    const Range whole{0, shape.front()};
+    tensors.push_back({.path = std::move(path),
+                       .shape = std::move(shape),
+                       .local = whole,
+                       .data = data,
+                       .replicated = true});
+}
+
+template <class T>
+void TensorList::add_part(std::string path, Index total, Index first, std::span<T> data) {
+    tensors.push_back({.path = std::move(path),
+                       .shape = {total},
+                       .local = {first, first + static_cast<Index>(data.size())},
+                       .data = data});
+}
+
+std::uint64_t digest(const Communicator& comm, const TensorList& state) {
+    std::uint64_t sum = 0;
+    for (const Tensor& tensor : state.tensors) {
+        if (tensor.replicated && !comm.is_root()) continue;
+        const std::uint64_t path = fnv1a(tensor.path);
+        const Index width = tensor.shape.size() > 1 ? tensor.shape[1] : 1;
+        auto index = static_cast<std::uint64_t>(tensor.local.begin * width);
+        std::visit(
+            [&](const auto& data) {
+                for (const auto x : data) sum += digest_term(digest_bits(x), path, index++);
+            },
+            tensor.data);
+    }
+    return comm.all_reduce(sum, Reduce::sum);
+}
+
+std::string digest_text(std::uint64_t digest) {
+    char text[17];
+    std::snprintf(text, sizeof text, "%016llx", static_cast<unsigned long long>(digest));
+    return text;
+}
+
+bool all_finite(const Communicator& comm, const TensorList& state) {
+    bool finite = true;
+    for (const Tensor& tensor : state.tensors) {
+        std::visit(
+            [&](const auto& data) {
+                for (const auto x : data) finite = finite && std::isfinite(static_cast<double>(x));
+            },
+            tensor.data);
+    }
+    return comm.all_agree(finite);
+}
+
+#define RANKFOLD_INSTANTIATE(T)                                                          \
+    template void TensorList::add(std::string, BlockRows<T>&, bool);                     \
+    template void TensorList::add_replicated(std::string, std::vector<Index>, std::span<T>); \
+    template void TensorList::add_part(std::string, Index, Index, std::span<T>);
+RANKFOLD_INSTANTIATE(float)
+RANKFOLD_INSTANTIATE(double)
+RANKFOLD_INSTANTIATE(std::int64_t)
+#undef RANKFOLD_INSTANTIATE
+template void TensorList::add_replicated(std::string, std::vector<Index>, std::span<std::int32_t>);
+template void TensorList::add_part(std::string, Index, Index, std::span<std::int32_t>);
+template void TensorList::add_replicated(std::string, std::vector<Index>, std::span<std::uint8_t>);
+template void TensorList::add(std::string, BlockRows<std::uint8_t>&, bool);
+
+}  // namespace rankfold
