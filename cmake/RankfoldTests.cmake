@@ -1,4 +1,4 @@
-# All tests. Each name is a file: <folder>.<file> is tests/<folder>/test_<file>.cpp.
+# All tests: tests/<folder>/tests.cmake lists those of a folder.
 find_package(GTest REQUIRED)
 
 set(RANKFOLD_TEST_ENVIRONMENT OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1
@@ -14,3 +14,6 @@ target_link_libraries(rankfold_test_support PUBLIC rankfold::comm rankfold::lina
   PRIVATE rankfold_warnings)
 target_precompile_headers(rankfold_test_support PRIVATE <gtest/gtest.h>)
 
+foreach(folder IN ITEMS core comm linalg dist factor nn eval data cli lint)
+  include("${PROJECT_SOURCE_DIR}/tests/${folder}/tests.cmake")
+endforeach()

@@ -1,0 +1,1 @@
+# rankfold_add_test(cli.<file> MODULES ...) builds tests/cli/test_<file>.cpp

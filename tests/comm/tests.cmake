@@ -1,0 +1,1 @@
+# rankfold_add_test(comm.<file> MODULES ...) builds tests/comm/test_<file>.cpp

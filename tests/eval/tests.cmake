@@ -1,0 +1,1 @@
+# rankfold_add_test(eval.<file> MODULES ...) builds tests/eval/test_<file>.cpp
