@@ -1,4 +1,4 @@
-# What jobs/quickstart, jobs/test and jobs/compare-ranks share. To be sourced; needs bash.
+# What the scripts of this folder share. To be sourced; needs bash.
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 
@@ -10,6 +10,9 @@ test_packages=(libgtest-dev clang-format python3 python3-h5py python3-scipy pyth
 
 # One line for people, set off from the output of the tools.
 say() { printf '\n== %s\n' "$*"; }
+
+# The comment at the top of the calling script.
+usage() { sed -n '2,/^set/{/^set/d;s/^# \{0,1\}//;p}' "$0"; }
 
 die() {
     printf '%s\n' "$*" >&2
