@@ -1,22 +1,24 @@
-# rankfold_add_module(<name> [DEPENDS <module>...] [LINKS <target>...] HEADERS <file>... SOURCES <file>...)
+# rankfold_add_module(<name> [INTERNAL] [DEPENDS <module>...] [LINKS <target>...] HEADERS <file>... SOURCES <file>...)
 #   One folder = one target = one row of the table of who may include whom. HEADERS live in
 #   include/rankfold/<name>/, SOURCES in src/<name>/. DEPENDS lists the modules whose headers this
-#   one may include; the test lint.layers checks the #include lines against it.
+#   one may include; the test lint.layers checks the #include lines against it. INTERNAL ones are
+#   not installed.
 function(rankfold_add_module name)
-  cmake_parse_arguments(PARSE_ARGV 1 arg "" "" "DEPENDS;LINKS;PRIVATE_LINKS;HEADERS;SOURCES")
+  cmake_parse_arguments(PARSE_ARGV 1 arg "INTERNAL" "" "DEPENDS;LINKS;PRIVATE_LINKS;HEADERS;SOURCES")
   if(arg_UNPARSED_ARGUMENTS)
     message(FATAL_ERROR "rankfold_add_module(${name}): unknown arguments ${arg_UNPARSED_ARGUMENTS}")
   endif()
   set_property(GLOBAL APPEND PROPERTY RANKFOLD_LAYERS "${name}:${arg_DEPENDS}")
   list(TRANSFORM arg_HEADERS PREPEND "${PROJECT_SOURCE_DIR}/include/rankfold/${name}/")
-  list(TRANSFORM arg_SOURCES PREPEND "${PROJECT_SOURCE_DIR}/src/${name}/")
+  list(TRANSFORM arg_SOURCES PREPEND "${PROJECT_SOURCE_DIR}/src/${name}/" REGEX "^[^/]")
   list(TRANSFORM arg_DEPENDS PREPEND "rankfold::")
 
   if(NOT arg_SOURCES)
     add_library(rankfold_${name} INTERFACE)
     add_library(rankfold::${name} ALIAS rankfold_${name})
-    target_include_directories(rankfold_${name} INTERFACE "${PROJECT_SOURCE_DIR}/include")
+    target_include_directories(rankfold_${name} INTERFACE "$<BUILD_INTERFACE:${PROJECT_SOURCE_DIR}/include>")
     target_link_libraries(rankfold_${name} INTERFACE ${arg_DEPENDS} ${arg_LINKS})
+    install(TARGETS rankfold_${name} EXPORT rankfold)
     return()
   endif()
   add_library(rankfold_${name} STATIC ${arg_SOURCES})
@@ -28,7 +30,9 @@ function(rankfold_add_module name)
     PRIVATE ${arg_PRIVATE_LINKS} $<BUILD_INTERFACE:rankfold_warnings>)
   set_target_properties(rankfold_${name} PROPERTIES
     EXPORT_NAME ${name} VERIFY_INTERFACE_HEADER_SETS ON)
-  install(TARGETS rankfold_${name} EXPORT rankfold FILE_SET HEADERS)
+  if(NOT arg_INTERNAL)
+    install(TARGETS rankfold_${name} EXPORT rankfold FILE_SET HEADERS)
+  endif()
 endfunction()
 
 # rankfold_add_test(<folder>.<file> MODULES <module>... [RANKS <n>...] [TIMEOUT <s>] [LABELS <label>...])

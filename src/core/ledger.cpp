@@ -10,8 +10,14 @@ double monotonic_seconds() {
         .count();
 }
 
-Ledger::Ledger() : start_{monotonic_seconds()}, last_{start_} {
-    phases_.push_back({.name = "other", .calls = 1.0});
+Ledger::Ledger() {
+    restart();
+}
+
+void Ledger::restart() {
+    phases_.assign(1, {.name = "other", .calls = 1.0});
+    current_ = 0;
+    start_ = last_ = monotonic_seconds();
 }
 
 void Ledger::charge_time() {

@@ -99,27 +99,99 @@ BlockRowCsr<R> assemble(const Communicator& comm, const ShardLayout& layout, Ind
     return {comm, layout, std::move(local)};
 }
 
+namespace {
+
+/// The transpose of this rank's rows alone, by counting sort: rows are all global columns, column
+/// indices are global rows.
+template <Real R>
+CsrMatrix<R> transpose_local(const BlockRowCsr<R>& a) {
+    const auto& local = a.local();
+    CsrMatrix<R> result;
+    result.cols = a.rows();
+    result.row_ptr.assign(at(a.cols()) + 1, 0);
+    for (const ColIndex j : local.col_idx) ++result.row_ptr[at(j) + 1];
+    std::partial_sum(result.row_ptr.begin(), result.row_ptr.end(), result.row_ptr.begin());
+    result.col_idx.resize(local.col_idx.size());
+    result.values.resize(local.values.size());
+    std::vector<Index> next(result.row_ptr.begin(), result.row_ptr.end() - 1);
+    for (Index i = 0; i < local.rows(); ++i) {
+        for (Index e = local.row_ptr[at(i)]; e < local.row_ptr[at(i) + 1]; ++e) {
+            const auto to = at(next[at(local.col_idx[at(e)])]++);
+            result.col_idx[to] = static_cast<ColIndex>(a.first_row() + i);
+            result.values[to] = local.values[at(e)];
+        }
+    }
+    return result;
+}
+
+/// Exchanges one array of a transpose: `mine` holds this rank's part of every row of the result,
+/// and each owner gets all ranks' parts of its rows, row by row in rank order.
+///
+/// @param counts   entries that go to every rank
+/// @param lengths  lengths[q][i]: rank q's entries in row i of this rank
+template <class T>
+std::vector<T> merge_parts(const Communicator& comm, std::vector<T> mine,
+                           const std::vector<Index>& counts,
+                           const std::vector<std::span<const Index>>& lengths) {
+    const auto received = comm.all_to_all(std::span<const T>(mine), counts);
+    mine = {};
+    std::vector<T> merged;
+    merged.reserve(received.size());
+    std::vector<Index> next;
+    Index total = 0;
+    for (const auto& part : lengths) {
+        next.push_back(total);
+        total = std::accumulate(part.begin(), part.end(), total);
+    }
+    for (std::size_t i = 0; i < lengths.front().size(); ++i) {
+        for (std::size_t q = 0; q < lengths.size(); ++q) {
+            const auto from = received.begin() + next[q];
+            merged.insert(merged.end(), from, from + lengths[q][i]);
+            next[q] += lengths[q][i];
+        }
+    }
+    return merged;
+}
+
+}  // namespace
+
 template <Real R>
 BlockRowCsr<R> transpose(const BlockRowCsr<R>& a) {
     const Communicator& comm = a.comm();
-    const auto& local = a.local();
-    std::vector<Index> counts(at(a.cols()), 0);
-    for (const ColIndex j : local.col_idx) ++counts[at(j)];
-    comm.all_reduce(std::span<Index>(counts), Reduce::sum);
-    const Range part = even_part(a.cols(), comm.size(), comm.rank());
-    const ShardLayout layout =
-        balanced_layout(comm, a.cols(), part.begin,
-                        std::span<const Index>(counts).subspan(at(part.begin), at(part.size())));
-    counts = {};
-    std::vector<Triplet<R>> triplets;
-    triplets.reserve(local.col_idx.size());
-    for (Index i = 0; i < local.rows(); ++i) {
-        for (Index e = local.row_ptr[at(i)]; e < local.row_ptr[at(i) + 1]; ++e) {
-            triplets.push_back({Index{local.col_idx[at(e)]},
-                                static_cast<ColIndex>(a.first_row() + i), local.values[at(e)]});
-        }
+    CsrMatrix<R> part = transpose_local(a);
+    std::vector<Index> lengths(at(a.cols()));
+    for (Index j = 0; j < a.cols(); ++j) lengths[at(j)] = part.view().row_nnz(j);
+    std::vector<Index> totals = lengths;
+    comm.all_reduce(std::span<Index>(totals), Reduce::sum);
+    const Range piece = even_part(a.cols(), comm.size(), comm.rank());
+    ShardLayout layout =
+        balanced_layout(comm, a.cols(), piece.begin,
+                        std::span<const Index>(totals).subspan(at(piece.begin), at(piece.size())));
+    totals = {};
+    if (comm.size() == 1) return {comm, std::move(layout), std::move(part)};
+
+    std::vector<Index> entry_counts;
+    for (int q = 0; q < comm.size(); ++q) {
+        const Range rows = layout.rank_rows(q);
+        entry_counts.push_back(part.row_ptr[at(rows.end)] - part.row_ptr[at(rows.begin)]);
     }
-    return assemble(comm, layout, a.rows(), std::move(triplets));
+    const auto all_lengths =
+        comm.all_to_all(std::span<const Index>(lengths), layout.rank_row_counts());
+    const auto rows = at(layout.rank_rows(comm.rank()).size());
+    std::vector<std::span<const Index>> by_rank;
+    for (int q = 0; q < comm.size(); ++q) {
+        by_rank.push_back(std::span<const Index>(all_lengths).subspan(at(q) * rows, rows));
+    }
+    CsrMatrix<R> local;
+    local.cols = a.rows();
+    local.row_ptr.assign(rows + 1, 0);
+    for (std::size_t i = 0; i < rows; ++i) {
+        local.row_ptr[i + 1] = local.row_ptr[i];
+        for (const auto& from : by_rank) local.row_ptr[i + 1] += from[i];
+    }
+    local.col_idx = merge_parts(comm, std::move(part.col_idx), entry_counts, by_rank);
+    local.values = merge_parts(comm, std::move(part.values), entry_counts, by_rank);
+    return {comm, std::move(layout), std::move(local)};
 }
 
 template <Real R>

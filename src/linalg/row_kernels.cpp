@@ -1,5 +1,10 @@
 #include <rankfold/linalg/row_kernels.hpp>
 
+#include <algorithm>
+#include <cmath>
+
+#include <hwy/cache_control.h>
+
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "row_kernels.cpp"
 #include <hwy/foreach_target.h>  // must come before highway.h
@@ -111,7 +116,7 @@ HWY_INLINE void subtract_above(MatrixView<R> a, Index i, Index j) {
 
 /// Factors rows i … i+ROWS of A, whose columns from i on reach `width`. Returns a bad pivot or −1.
 template <Index ROWS, class R>
-HWY_INLINE Index factor_rows(MatrixView<R> a, Index i, Index width) {
+HWY_INLINE Index factor_rows(MatrixView<R> a, Index i, Index width, R least) {
     const Tag<R> d;
     const Index lanes = static_cast<Index>(hn::Lanes(d));
     const Index first = i / lanes * lanes;
@@ -121,7 +126,7 @@ HWY_INLINE Index factor_rows(MatrixView<R> a, Index i, Index width) {
     for (Index r = i; r < i + ROWS; ++r) {
         R* HWY_RESTRICT row = a.data + r * a.ld;
         const R pivot = row[r];
-        if (!(pivot > R{0})) return r;
+        if (!(pivot > least)) return r;
         const auto scale = hn::Set(d, R{1} / std::sqrt(pivot));
         for (Index c = first; c < width; c += lanes) {
             hn::StoreU(hn::Mul(scale, hn::LoadU(d, row + c)), d, row + c);
@@ -158,34 +163,68 @@ R dot_impl(const R* HWY_RESTRICT a, const R* HWY_RESTRICT b, Index n) {
 }
 
 template <class R>
-void axpy_impl(R alpha, const R* HWY_RESTRICT x, R* HWY_RESTRICT y, Index n) {
+void gather_panel_impl(MatrixView<const R> y, const ColIndex* idx, Index n, const R* w, const R* b,
+                       MatrixView<R> p, MatrixView<R> q, R* rhs) {
     const Tag<R> d;
+    const Index k = y.cols;
     const Index lanes = static_cast<Index>(hn::Lanes(d));
-    const auto factor = hn::Set(d, alpha);
-    Index i = 0;
-    for (; i + lanes <= n; i += lanes) {
-        hn::StoreU(hn::MulAdd(factor, hn::LoadU(d, x + i), hn::LoadU(d, y + i)), d, y + i);
+    constexpr Index ahead = 8;  // rows arrive from memory while others are copied
+    for (Index e = 0; e < n; ++e) {
+        if (e + ahead < n) {
+            const R* next = y.data + idx[e + ahead] * y.ld;
+            for (Index c = 0; c < k; c += 64 / Index{sizeof(R)}) hwy::Prefetch(next + c);
+        }
+        const R* HWY_RESTRICT from = y.data + idx[e] * y.ld;
+        R* HWY_RESTRICT to = p.data + e * p.ld;
+        R* HWY_RESTRICT scaled = w == nullptr ? nullptr : q.data + e * q.ld;
+        const R weight = w == nullptr ? R{1} : w[e];
+        Index c = 0;
+        for (; c + lanes <= k; c += lanes) {
+            const auto v = hn::LoadU(d, from + c);
+            hn::StoreU(v, d, to + c);
+            if (scaled != nullptr) hn::StoreU(hn::Mul(v, hn::Set(d, weight)), d, scaled + c);
+            hn::StoreU(hn::MulAdd(v, hn::Set(d, b[e]), hn::LoadU(d, rhs + c)), d, rhs + c);
+        }
+        for (; c < k; ++c) {
+            to[c] = from[c];
+            if (scaled != nullptr) scaled[c] = from[c] * weight;
+            rhs[c] += from[c] * b[e];
+        }
     }
-    for (; i < n; ++i) y[i] += alpha * x[i];
+}
+
+template <class R>
+void gather_dots_impl(MatrixView<const R> y, const ColIndex* idx, Index n, const R* x, R* out) {
+    constexpr Index ahead = 8;
+    for (Index e = 0; e < n; ++e) {
+        if (e + ahead < n) {
+            const R* next = y.data + idx[e + ahead] * y.ld;
+            for (Index c = 0; c < y.cols; c += 64 / Index{sizeof(R)}) hwy::Prefetch(next + c);
+        }
+        out[e] = dot_impl(y.data + idx[e] * y.ld, x, y.cols);
+    }
 }
 
 /// The right-hand side rides along as column k, so the factorisation also gives z = U⁻ᵀ b.
 template <class R>
-Index spd_solve_impl(MatrixView<R> a, R* x) {
+Index spd_solve_impl(MatrixView<R> a, R* x, R tiny) {
     const Index k = a.rows;
     const Index lanes = static_cast<Index>(hn::Lanes(Tag<R>()));
     const Index width = (k + 1 + lanes - 1) / lanes * lanes;
+    R largest = 0;
     for (Index i = 0; i < k; ++i) {
+        largest = std::max(largest, a(i, i));
         a(i, k) = x[i];
         for (Index c = k + 1; c < width; ++c) a(i, c) = R{0};
     }
+    const R least = tiny * largest;
     constexpr Index rows = 4;
     Index i = 0;
     for (; i + rows <= k; i += rows) {
-        if (const Index bad = factor_rows<rows>(a, i, width); bad >= 0) return bad;
+        if (const Index bad = factor_rows<rows>(a, i, width, least); bad >= 0) return bad;
     }
     for (; i < k; ++i) {
-        if (const Index bad = factor_rows<1>(a, i, width); bad >= 0) return bad;
+        if (const Index bad = factor_rows<1>(a, i, width, least); bad >= 0) return bad;
     }
     for (Index j = k - 1; j >= 0; --j) {
         const R* row = a.data + j * a.ld;
@@ -198,9 +237,18 @@ Index spd_solve_impl(MatrixView<R> a, R* x) {
     void rank_update_##suffix(MatrixView<const R> p, MatrixView<const R> q, MatrixView<R> g) {   \
         rank_update<R>(p, q, g);                                                                 \
     }                                                                                            \
-    Index spd_solve_##suffix(MatrixView<R> a, R* x) { return spd_solve_impl<R>(a, x); }          \
-    R dot_##suffix(const R* a, const R* b, Index n) { return dot_impl<R>(a, b, n); }             \
-    void axpy_##suffix(R alpha, const R* x, R* y, Index n) { axpy_impl<R>(alpha, x, y, n); }
+    void gather_panel_##suffix(MatrixView<const R> y, const ColIndex* idx, Index n, const R* w,  \
+                               const R* b, MatrixView<R> p, MatrixView<R> q, R* rhs) {           \
+        gather_panel_impl<R>(y, idx, n, w, b, p, q, rhs);                                        \
+    }                                                                                            \
+    void gather_dots_##suffix(MatrixView<const R> y, const ColIndex* idx, Index n, const R* x,   \
+                              R* out) {                                                          \
+        gather_dots_impl<R>(y, idx, n, x, out);                                                  \
+    }                                                                                            \
+    Index spd_solve_##suffix(MatrixView<R> a, R* x, R tiny) {                                    \
+        return spd_solve_impl<R>(a, x, tiny);                                                    \
+    }                                                                                            \
+    R dot_##suffix(const R* a, const R* b, Index n) { return dot_impl<R>(a, b, n); }
 RANKFOLD_KERNELS(float, f)
 RANKFOLD_KERNELS(double, d)
 #undef RANKFOLD_KERNELS
@@ -211,48 +259,42 @@ HWY_AFTER_NAMESPACE();
 #if HWY_ONCE
 namespace rankfold {
 
-HWY_EXPORT(rank_update_f);
-HWY_EXPORT(rank_update_d);
-HWY_EXPORT(spd_solve_f);
-HWY_EXPORT(spd_solve_d);
-HWY_EXPORT(dot_f);
-HWY_EXPORT(dot_d);
-HWY_EXPORT(axpy_f);
-HWY_EXPORT(axpy_d);
-
-template <>
-void rank_update_upper(MatrixView<const float> p, MatrixView<const float> q, MatrixView<float> g) {
-    HWY_DYNAMIC_DISPATCH(rank_update_f)(p, q, g);
-}
-template <>
-void rank_update_upper(MatrixView<const double> p, MatrixView<const double> q,
-                       MatrixView<double> g) {
-    HWY_DYNAMIC_DISPATCH(rank_update_d)(p, q, g);
-}
-template <>
-Index spd_solve(MatrixView<float> a, std::span<float> x) {
-    return HWY_DYNAMIC_DISPATCH(spd_solve_f)(a, x.data());
-}
-template <>
-Index spd_solve(MatrixView<double> a, std::span<double> x) {
-    return HWY_DYNAMIC_DISPATCH(spd_solve_d)(a, x.data());
-}
-template <>
-float dot(std::span<const float> a, std::span<const float> b) {
-    return HWY_DYNAMIC_DISPATCH(dot_f)(a.data(), b.data(), static_cast<Index>(a.size()));
-}
-template <>
-double dot(std::span<const double> a, std::span<const double> b) {
-    return HWY_DYNAMIC_DISPATCH(dot_d)(a.data(), b.data(), static_cast<Index>(a.size()));
-}
-template <>
-void axpy(float alpha, std::span<const float> x, std::span<float> y) {
-    HWY_DYNAMIC_DISPATCH(axpy_f)(alpha, x.data(), y.data(), static_cast<Index>(x.size()));
-}
-template <>
-void axpy(double alpha, std::span<const double> x, std::span<double> y) {
-    HWY_DYNAMIC_DISPATCH(axpy_d)(alpha, x.data(), y.data(), static_cast<Index>(x.size()));
-}
+#define RANKFOLD_DISPATCH(R, suffix)                                                             \
+    HWY_EXPORT(rank_update_##suffix);                                                            \
+    HWY_EXPORT(gather_panel_##suffix);                                                           \
+    HWY_EXPORT(gather_dots_##suffix);                                                            \
+    HWY_EXPORT(spd_solve_##suffix);                                                              \
+    HWY_EXPORT(dot_##suffix);                                                                    \
+    template <>                                                                                  \
+    void rank_update_upper(MatrixView<const R> p, MatrixView<const R> q, MatrixView<R> g) {      \
+        HWY_DYNAMIC_DISPATCH(rank_update_##suffix)(p, q, g);                                     \
+    }                                                                                            \
+    template <>                                                                                  \
+    void gather_panel(MatrixView<const R> y, std::span<const ColIndex> idx,                      \
+                      std::span<const R> w, std::span<const R> b, MatrixView<R> p,               \
+                      MatrixView<R> q, std::span<R> rhs) {                                       \
+        HWY_DYNAMIC_DISPATCH(gather_panel_##suffix)                                              \
+        (y, idx.data(), static_cast<Index>(idx.size()), w.empty() ? nullptr : w.data(),          \
+         b.data(), p, q, rhs.data());                                                            \
+    }                                                                                            \
+    template <>                                                                                  \
+    void gather_dots(MatrixView<const R> y, std::span<const ColIndex> idx,                       \
+                     std::span<const R> x, std::span<R> out) {                                   \
+        HWY_DYNAMIC_DISPATCH(gather_dots_##suffix)                                               \
+        (y, idx.data(), static_cast<Index>(idx.size()), x.data(), out.data());                   \
+    }                                                                                            \
+    template <>                                                                                  \
+    Index spd_solve(MatrixView<R> a, std::span<R> x, R tiny) {                                   \
+        return HWY_DYNAMIC_DISPATCH(spd_solve_##suffix)(a, x.data(), tiny);                      \
+    }                                                                                            \
+    template <>                                                                                  \
+    R dot(std::span<const R> a, std::span<const R> b) {                                          \
+        return HWY_DYNAMIC_DISPATCH(dot_##suffix)                                                \
+        (a.data(), b.data(), static_cast<Index>(a.size()));                                      \
+    }
+RANKFOLD_DISPATCH(float, f)
+RANKFOLD_DISPATCH(double, d)
+#undef RANKFOLD_DISPATCH
 
 std::string vector_target() {
     const auto supported = hwy::SupportedTargets() & HWY_TARGETS;

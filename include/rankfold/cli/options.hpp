@@ -18,7 +18,7 @@ struct Accept {
     double least = -1e300;
     double most = 1e300;
     bool exclusive_least = false;      ///< values must be greater than `least`
-    std::vector<std::string> choices;  ///< if not empty: one of these
+    std::vector<std::string> choices{};  ///< if not empty: one of these
 
     static Accept at_least(double least) { return {.least = least}; }
     static Accept above(double bound) { return {.least = bound, .exclusive_least = true}; }

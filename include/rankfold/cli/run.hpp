@@ -42,13 +42,15 @@ public:
         const auto* held = std::any_cast<std::shared_ptr<T>>(&found->second);
         return held == nullptr ? nullptr : *held;
     }
-    /// Keeps `object` for this file if `keep_` says that a later stage may want it.
+    /// Keeps `object` for this file, if there are later stages at all.
     template <class T>
     void leave(const std::string& file, std::shared_ptr<T> object) {
         if (enabled) objects_[file] = std::move(object);
     }
-    /// Forgets the object of a file that no later stage reads.
-    void forget(const std::string& file) { objects_.erase(file); }
+    /// Forgets the objects of files for which `wanted` is false.
+    void forget_unless(const std::function<bool(const std::string& file)>& wanted) {
+        std::erase_if(objects_, [&](const auto& held) { return !wanted(held.first); });
+    }
 
     bool enabled = false;  ///< true inside `rankfold run`
 
@@ -65,7 +67,7 @@ struct Run {
     nlohmann::ordered_json options;  ///< as resolved
 
     nlohmann::ordered_json result = nlohmann::ordered_json::object();  ///< of the report
-    std::string digest;                                                ///< 16 hex digits
+    std::string digest{};                                              ///< 16 hex digits
 
     /// Prints a line a person reads to stdout, on rank 0 only.
     void say(const std::string& line) const;

@@ -53,7 +53,11 @@ public:
     /// @pre no phase is open
     [[nodiscard]] const std::vector<PhaseRecord>& phases();
 
-    /// Seconds since the ledger was made.
+    /// Forgets all phases and starts the clock anew, for the next stage of a job.
+    /// @pre no phase is open
+    void restart();
+
+    /// Seconds since the ledger was made or restarted.
     [[nodiscard]] double elapsed() const;
 
 private:

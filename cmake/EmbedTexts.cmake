@@ -1,0 +1,17 @@
+# rankfold_embed_texts(<output.cpp> <variable> <file>...)
+#   Writes a C++ source that defines the table <variable> of (name, text) of these files; a name is
+#   the file's without folder and suffix.
+function(rankfold_embed_texts output variable)
+  set(code "// Written by the build.\n#include <utility>\n#include <vector>\n\n")
+  string(APPEND code "namespace rankfold::cli {\n")
+  string(APPEND code "extern const std::vector<std::pair<const char*, const char*>> ${variable};\n")
+  string(APPEND code "const std::vector<std::pair<const char*, const char*>> ${variable}{\n")
+  foreach(file IN LISTS ARGN)
+    file(READ "${file}" text)
+    get_filename_component(name "${file}" NAME_WE)
+    string(APPEND code "{\"${name}\", R\"RANKFOLD(${text})RANKFOLD\"},\n")
+    set_property(DIRECTORY APPEND PROPERTY CMAKE_CONFIGURE_DEPENDS "${file}")
+  endforeach()
+  string(APPEND code "};\n}\n")
+  file(GENERATE OUTPUT "${output}" CONTENT "${code}")
+endfunction()

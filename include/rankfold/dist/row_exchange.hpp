@@ -1,0 +1,58 @@
+// The plan for remote rows.
+#pragma once
+
+#include <span>
+#include <vector>
+
+#include <rankfold/dist/block_rows.hpp>
+
+namespace rankfold {
+
+/// How the rows that a rank needs reach it.
+enum class ExchangeScheme {
+    all,     ///< every rank gets every row, in global order: one all_gather
+    needed,  ///< every rank gets only the rows that it needs, each once: one all_to_all
+};
+
+/// Brings the rows of a distributed dense matrix that this rank needs into one local buffer.
+///
+/// Made once for a set of rows and used again whenever their values have changed. Row positions in
+/// the buffer follow the global order of the rows.
+class RowExchange {
+public:
+    /// Plans to gather rows of matrices of this layout.
+    /// @param needed  this rank's rows, increasing; ignored under ExchangeScheme::all
+    /// @collective over comm
+    RowExchange(const Communicator& comm, ShardLayout layout, ExchangeScheme scheme,
+                std::vector<Index> needed);
+
+    /// The plan in which every rank gets every row.
+    static RowExchange all(const Communicator& comm, ShardLayout layout) {
+        return {comm, std::move(layout), ExchangeScheme::all, {}};
+    }
+
+    /// Rows of the buffer.
+    [[nodiscard]] Index buffer_rows() const noexcept { return buffer_rows_; }
+    /// Where the global row stands in the buffer. @pre the row is needed @cost O(log rows)
+    [[nodiscard]] Index position(Index row) const;
+
+    /// Fills `buffer` (buffer_rows() x source.cols(), ld == cols) with the rows' present values.
+    /// @collective over the communicator
+    template <Real R>
+    void gather(const BlockRows<R>& source, MatrixView<R> buffer) const;
+
+    /// Bytes that this rank sends in one gather of rows of `cols` elements of `size` bytes.
+    [[nodiscard]] double bytes_sent(Index cols, std::size_t size) const;
+
+private:
+    const Communicator* comm_;
+    ShardLayout layout_;
+    ExchangeScheme scheme_;
+    Index buffer_rows_;
+    std::vector<Index> needed_;       // scheme needed: global rows in buffer order
+    std::vector<Index> recv_counts_;  // rows from every rank
+    std::vector<Index> send_rows_;    // local rows to send, in the order of their receivers
+    std::vector<Index> send_counts_;  // rows to every rank
+};
+
+}  // namespace rankfold

@@ -1,0 +1,62 @@
+// Alternating least squares: explicit, implicit, sparse and fully given matrices.
+#pragma once
+
+#include <optional>
+
+#include <rankfold/dist/factors.hpp>
+#include <rankfold/dist/steering.hpp>
+#include <rankfold/factor/row_problem.hpp>
+
+namespace rankfold {
+
+/// What is subtracted from explicit values before they are factorised.
+enum class Centering { mean, none };
+
+struct AlsOptions {
+    Index k = 64;                              ///< number of factors
+    Index sweeps = 15;                         ///< one sweep = all rows, then all columns
+    double lambda = 0.1;                       ///< ridge weight
+    double lambda_exponent = 1.0;              ///< ν: λ is scaled by (entries of the row)^ν
+    bool implicit = false;                     ///< entries are confidences, not values
+    double alpha = 40.0;                       ///< implicit: confidence is 1 + α v
+    std::optional<double> unobserved_weight{}; ///< implicit: α0 of Rendle's form
+    Centering centering = Centering::mean;     ///< explicit only
+    double start_deviation = 0.1;              ///< of the normal start values of the columns
+    std::uint64_t seed = 1;
+    Index threads = 1;                         ///< per rank; any number gives the same bits
+};
+
+/// Factorises a sparse m x n matrix A ≈ X Yᵀ by minimising
+///
+///     explicit   Σ_Ω (a − μ − x·y)²  +  λ Σ n_i^ν ‖x_i‖² + λ Σ n_j^ν ‖y_j‖²
+///     implicit   see RowProblem::implicit and RowProblem::implicit_unobserved
+///
+/// where Ω are the stored entries and μ their mean (0 without centring), exactly in X with Y fixed
+/// and then in Y with X fixed, `sweeps` times: the objective never rises. Rows and columns without
+/// entries get zero factors, so they are predicted by μ. After each sweep `steering` sees the
+/// objective and, for explicit values, the training RMSE.
+///
+/// X is laid out like the rows of `a`, Y like those of its transpose. The fixed side's rows reach
+/// the other ranks through a RowExchange.
+///
+/// @collective over a.comm(); `options` are the same on all ranks
+/// @cost per sweep: 2 nnz k (k+1) + (m+n) k³/3 flops; (p−1)/p (m+n) k words received per rank
+/// @throws Error (Fault::check), agreed: a row's system is not positive definite (its index)
+/// @see Zhou, Wilkinson, Schreiber, Pan, AAIM 2008; Hu, Koren, Volinsky, ICDM 2008; Rendle,
+///      Krichene, Zhang, Koren, "Revisiting the performance of iALS", 2021
+template <Real R>
+[[nodiscard]] Factors<R> als(const BlockRowCsr<R>& a, const AlsOptions& options,
+                             const Steering& steering);
+
+/// The same for a matrix of which every element is given: one Gram matrix and one factorization
+/// serve all rows. λ may be 0. Implicit feedback in a dense matrix has zeros where nothing was
+/// observed: see sparsify().
+template <Real R>
+[[nodiscard]] Factors<R> als(const BlockRows<R>& a, const AlsOptions& options,
+                             const Steering& steering);
+
+/// The nonzero elements of a dense matrix as a sparse one. @collective over a.comm()
+template <Real R>
+[[nodiscard]] BlockRowCsr<R> sparsify(const BlockRows<R>& a);
+
+}  // namespace rankfold

@@ -1,0 +1,157 @@
+#include <rankfold/cli/report.hpp>
+
+#include <sys/resource.h>
+
+#include <cerrno>
+#include <cstring>
+#include <filesystem>
+#include <fstream>
+#include <set>
+
+#include <fmt/format.h>
+
+#include <rankfold/comm/session.hpp>
+#include <rankfold/linalg/blas.hpp>
+#include <rankfold/linalg/row_kernels.hpp>
+
+namespace rankfold::cli {
+
+namespace {
+
+double peak_rss_bytes() {
+    rusage usage{};
+    getrusage(RUSAGE_SELF, &usage);
+    return static_cast<double>(usage.ru_maxrss) * 1024.0;
+}
+
+std::string cpu_name() {
+    std::ifstream info("/proc/cpuinfo");
+    for (std::string line; std::getline(info, line);) {
+        if (line.starts_with("model name")) return line.substr(line.find(':') + 2);
+    }
+    return "unknown";
+}
+
+std::string bytes_text(double bytes) {
+    if (bytes < 1e3) return fmt::format("{:.0f}", bytes);
+    if (bytes < 1e6) return fmt::format("{:.1f}k", bytes / 1e3);
+    if (bytes < 1e9) return fmt::format("{:.1f}M", bytes / 1e6);
+    return fmt::format("{:.2f}G", bytes / 1e9);
+}
+
+}  // namespace
+
+std::vector<PhaseSummary> summarise_phases(const Communicator& comm, Ledger& ledger) {
+    const std::vector<PhaseRecord> mine = ledger.phases();
+    std::string names;
+    for (const auto& phase : mine) names += phase.name + "\n";
+    std::vector<std::string> order;  // rank 0's, then what only others have
+    std::set<std::string> known;
+    for (const auto& list : comm.all_gather(names)) {
+        std::istringstream lines(list);
+        for (std::string name; std::getline(lines, name);) {
+            if (known.insert(name).second) order.push_back(name);
+        }
+    }
+    std::vector<PhaseSummary> summaries;
+    for (const auto& name : order) {
+        const auto found = std::ranges::find(mine, name, &PhaseRecord::name);
+        const PhaseRecord own = found == mine.end() ? PhaseRecord{.name = name} : *found;
+        PhaseSummary summary{.name = name};
+        summary.seconds_min = comm.all_reduce(own.seconds, Reduce::min);
+        summary.seconds_max = comm.all_reduce(own.seconds, Reduce::max);
+        summary.seconds_mean = comm.all_reduce(own.seconds, Reduce::sum) / comm.size();
+        summary.calls = comm.all_reduce(own.calls, Reduce::max);
+        summary.flops = comm.all_reduce(own.flops, Reduce::sum);
+        summary.bytes_sent = comm.all_reduce(own.bytes_sent, Reduce::sum);
+        summary.bytes_predicted = comm.all_reduce(own.bytes_predicted, Reduce::sum);
+        summaries.push_back(summary);
+    }
+    return summaries;
+}
+
+std::string phases_table(const std::vector<PhaseSummary>& phases, double wall_seconds) {
+    std::string table = fmt::format("{:<22} {:>7} {:>9} {:>9} {:>9} {:>6} {:>8} {:>9}\n", "phase",
+                                    "calls", "min s", "mean s", "max s", "%", "GF/s", "bytes sent");
+    for (const auto& p : phases) {
+        if (p.seconds_max < 0.0005 && p.bytes_sent == 0.0) continue;
+        const std::string rate =
+            p.flops > 0.0 ? fmt::format("{:.1f}", p.flops / p.seconds_max * 1e-9) : "";
+        table += fmt::format("{:<22} {:>7.0f} {:>9.3f} {:>9.3f} {:>9.3f} {:>6.1f} {:>8} {:>9}\n",
+                             p.name, p.calls, p.seconds_min, p.seconds_mean, p.seconds_max,
+                             100.0 * p.seconds_mean / wall_seconds, rate,
+                             bytes_text(p.bytes_sent));
+    }
+    return table + fmt::format("{:<22} {:>7} {:>9} {:>9} {:>9.3f}", "wall", "", "", "",
+                               wall_seconds);
+}
+
+nlohmann::ordered_json build_facts() {
+    return {{"version", RANKFOLD_VERSION},
+            {"git", RANKFOLD_GIT},
+            {"compiler", RANKFOLD_COMPILER},
+            {"build_type", RANKFOLD_BUILD_TYPE},
+            {"mpi", mpi_description()}};
+}
+
+nlohmann::ordered_json machine_facts(const Communicator& comm, Index threads) {
+    const auto hosts = comm.all_gather(host_name());
+    return {{"ranks", comm.size()},
+            {"threads", threads},
+            {"hosts", std::set<std::string>(hosts.begin(), hosts.end())},
+            {"cpu", cpu_name()},
+            {"blas", blas_description()},
+            {"vector", vector_target()},
+            {"sgemm_gflops", nullptr}};
+}
+
+nlohmann::ordered_json run_report(const Run& run, Ledger& ledger) {
+    const auto phases = summarise_phases(run.comm, ledger);
+    const double wall = run.comm.all_reduce(ledger.elapsed(), Reduce::max);
+    const double rss = run.comm.all_reduce(peak_rss_bytes(), Reduce::max);
+    auto phase_list = nlohmann::ordered_json::array();
+    for (const auto& p : phases) {
+        phase_list.push_back({{"name", p.name},
+                              {"calls", p.calls},
+                              {"seconds",
+                               {{"min", p.seconds_min},
+                                {"mean", p.seconds_mean},
+                                {"max", p.seconds_max}}},
+                              {"flops", p.flops},
+                              {"gflops", p.seconds_max > 0 ? p.flops / p.seconds_max * 1e-9 : 0.0},
+                              {"bytes_sent", p.bytes_sent},
+                              {"bytes_predicted", p.bytes_predicted}});
+    }
+    nlohmann::ordered_json report;
+    report["rankfold"] = 1;
+    report["command"] = run.command;
+    report["options"] = run.options;
+    report["build"] = build_facts();
+    report["result"] = run.result;
+    report["digest"] = run.digest;
+    report["phases"] = phase_list;
+    report["wall_seconds"] = wall;
+    report["peak_rss_bytes"] = {{"max", rss}};
+    report["status"] = "done";
+    return report;
+}
+
+void write_json(const Communicator& comm, const std::string& path,
+                const nlohmann::ordered_json& json) {
+    comm.agree([&] {
+        if (!comm.is_root()) return;
+        const std::string temporary = path + ".tmp";
+        std::ofstream out(temporary);
+        out << json.dump(2) << "\n";
+        out.close();
+        if (!out) {
+            const int reason = errno;
+            std::filesystem::remove(temporary);
+            throw Error(Fault::system, concat("the report ", path, " could not be written: ",
+                                              std::strerror(reason)));
+        }
+        std::filesystem::rename(temporary, path);
+    });
+}
+
+}  // namespace rankfold::cli

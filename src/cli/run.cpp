@@ -1,0 +1,91 @@
+#include <rankfold/cli/run.hpp>
+
+#include <unistd.h>
+
+#include <cerrno>
+#include <cstring>
+#include <filesystem>
+
+#include <fmt/format.h>
+
+namespace rankfold::cli {
+
+void CommonOptions::declare(Options& options) {
+    options.add("precision", precision, "Type of the numbers",
+                Accept::one_of({"float", "double"}));
+    options.add("seed", seed, "Seed of all random numbers", Accept::at_least(0));
+    options.add("threads", threads, "Threads inside each rank; any number gives the same bits",
+                Accept::between(1, 1024));
+    options.add("report", report, "Write the run report (JSON) to this file");
+    options.add("force", force, "Overwrite outputs that exist");
+    options.add("dry-run", dry_run, "Open the inputs, check options and outputs, and stop");
+    options.add("print-options", print_options, "Print the options as resolved (JSON), and stop");
+    options.add("quiet", quiet, "No progress on stderr");
+}
+
+void Run::say(const std::string& line) const {
+    if (comm.is_root()) fmt::print("{}\n", line);
+}
+
+void Run::log(const std::string& line) const {
+    if (comm.is_root() && !common.quiet) fmt::print(stderr, "{}\n", line);
+}
+
+Steering Run::steering() {
+    result["history"] = nlohmann::ordered_json::array();
+    const bool terminal = isatty(STDERR_FILENO) != 0;
+    Steering steering;
+    steering.after = [this, terminal, last = -1e9](const Progress& progress,
+                                                   const TensorList&) mutable {
+        nlohmann::ordered_json step{{progress.unit, progress.step}};
+        std::string line = fmt::format("{}: {} {}/{}", command, progress.unit, progress.step,
+                                       progress.steps);
+        for (const auto& [name, value] : progress.values) {
+            step[name] = value;
+            line += fmt::format("  {} {:.6g}", name, value);
+        }
+        result["history"].push_back(std::move(step));
+        const double now = monotonic_seconds();
+        const bool due = terminal || now - last >= 30.0 || progress.step == progress.steps;
+        if (due) {
+            last = now;
+            if (comm.is_root() && !common.quiet) {
+                fmt::print(stderr, "{}{}{}", terminal ? "\r\033[K" : "", line,
+                           terminal && progress.step < progress.steps ? "" : "\n");
+                std::fflush(stderr);
+            }
+        }
+        return Verdict::go_on;
+    };
+    return steering;
+}
+
+void Run::check_output(const std::string& path, const std::vector<std::string>& inputs) const {
+    comm.agree([&] {
+        if (!comm.is_root()) return;
+        namespace fs = std::filesystem;
+        if (path.empty()) throw input_error("rankfold ", command, ": --out is missing; see --help");
+        const fs::path target(path);
+        const fs::path folder = target.has_parent_path() ? target.parent_path() : fs::path(".");
+        std::error_code ignored;
+        if (!fs::is_directory(folder, ignored)) {
+            throw input_error("the output folder ", folder.string(),
+                              " does not exist; create it or name another --out");
+        }
+        if (access(folder.c_str(), W_OK) != 0) {
+            throw input_error("the output folder ", folder.string(), " cannot be written (",
+                              std::strerror(errno), "); name another --out");
+        }
+        for (const auto& input : inputs) {
+            if (fs::equivalent(target, input, ignored)) {
+                throw input_error("the output ", path, " is also an input; name another --out");
+            }
+        }
+        if (fs::exists(target, ignored) && !common.force) {
+            throw input_error("the output ", path,
+                              " exists; remove it, or pass --force to overwrite it");
+        }
+    });
+}
+
+}  // namespace rankfold::cli
