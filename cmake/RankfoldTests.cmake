@@ -11,6 +11,7 @@ set(RANKFOLD_TEST_ENVIRONMENT OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1
 add_library(rankfold_test_support STATIC tests/support/mpi_main.cpp)
 target_include_directories(rankfold_test_support PUBLIC "${PROJECT_SOURCE_DIR}/tests")
 target_link_libraries(rankfold_test_support PUBLIC rankfold::comm rankfold::linalg GTest::gtest
+  OpenMP::OpenMP_CXX # all tests share one precompiled header, so they share its flags
   PRIVATE rankfold_warnings)
 target_precompile_headers(rankfold_test_support PRIVATE <gtest/gtest.h>)
 

@@ -1,1 +1,1 @@
-# rankfold_add_test(comm.<file> MODULES ...) builds tests/comm/test_<file>.cpp
+rankfold_add_test(comm.communicator MODULES comm)

@@ -1,1 +1,2 @@
-# rankfold_add_test(core.<file> MODULES ...) builds tests/core/test_<file>.cpp
+rankfold_add_test(core.exact_sum MODULES core RANKS 1)
+rankfold_add_test(core.random MODULES core RANKS 1)

@@ -1,1 +1,3 @@
 # rankfold_add_test(dist.<file> MODULES ...) builds tests/dist/test_<file>.cpp
+rankfold_add_test(dist.synthetic MODULES dist)
+rankfold_add_test(dist.block_rows MODULES dist)

@@ -1,1 +1,1 @@
-# rankfold_add_test(factor.<file> MODULES ...) builds tests/factor/test_<file>.cpp
+rankfold_add_test(factor.als MODULES factor)

@@ -1,1 +1,1 @@
-# rankfold_add_test(linalg.<file> MODULES ...) builds tests/linalg/test_<file>.cpp
+rankfold_add_test(linalg.row_kernels MODULES linalg RANKS 1)

@@ -11,7 +11,8 @@ namespace rankfold {
 ///
 /// Every term is rounded once to a multiple of 2^-e and then added as int64, which is associative;
 /// so any number of ranks and threads, in any order, gets the same bits. e is chosen from a bound
-/// on Σ|term|, so that no sum can overflow; the error is at most (number of terms) · bound · 2^-62.
+/// on Σ|term|, so that no sum can overflow; the error is at most (number of terms) · bound · 2^-60
+/// (bounds below 2^-900 count as that).
 /// A bound or a term that is not finite makes every result NaN.
 class ExactSum {
 public:
