@@ -1,0 +1,17 @@
+// The speed of an exact ALS sweep.
+#pragma once
+
+#include <rankfold/bench/bench_result.hpp>
+#include <rankfold/dist/synthetic.hpp>
+#include <rankfold/factor/als.hpp>
+
+namespace rankfold {
+
+/// Times sweeps of als() on a generated matrix: exchange, Gram and solves, without the evaluation
+/// of the objective. The first sweep warms up and is not counted.
+/// @collective over comm
+template <Real R>
+[[nodiscard]] BenchResult bench_als(const Communicator& comm, const SyntheticRatings& matrix,
+                                    AlsOptions options, Index repeats);
+
+}  // namespace rankfold

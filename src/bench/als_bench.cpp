@@ -1,0 +1,62 @@
+#include <rankfold/bench/als_bench.hpp>
+
+namespace rankfold {
+
+namespace {
+
+/// Seconds that this rank has spent in the phases of a sweep so far.
+double sweep_seconds(Ledger& ledger) {
+    double seconds = 0.0;
+    for (const auto& phase : ledger.phases()) {
+        if (phase.name == "als exchange" || phase.name == "als gram" || phase.name == "als solve") {
+            seconds += phase.seconds;
+        }
+    }
+    return seconds;
+}
+
+}  // namespace
+
+template <Real R>
+BenchResult bench_als(const Communicator& comm, const SyntheticRatings& matrix, AlsOptions options,
+                      Index repeats) {
+    BlockRowCsr<R> a;
+    {
+        const auto phase = comm.ledger().phase("generate");
+        a = generate_ratings<R>(comm, matrix);
+    }
+    BenchResult result{.bench = "als",
+                       .problem = {{"rows", double(a.rows())},
+                                   {"cols", double(a.cols())},
+                                   {"nnz", double(a.nnz())},
+                                   {"factors", double(options.k)},
+                                   {"implicit", options.implicit ? 1.0 : 0.0},
+                                   {"ranks", double(comm.size())},
+                                   {"threads", double(options.threads)}},
+                       .seconds = {},
+                       .flops = half_sweep_flops(a.nnz(), a.rows(), options.k) +
+                                half_sweep_flops(a.nnz(), a.cols(), options.k),
+                       .gemm_gflops = all_ranks_gemm_gflops<R>(comm)};
+    options.sweeps = repeats + 1;
+    double before = 0.0;
+    Steering steering;
+    steering.after = [&](const Progress& progress, const TensorList&) {
+        const double now = sweep_seconds(comm.ledger());
+        if (progress.step > 1) {
+            result.seconds.push_back(comm.all_reduce(now - before, Reduce::max));
+        }
+        before = now;
+        return Verdict::go_on;
+    };
+    const Factors<R> factors = als(a, options, steering);
+    result.gemm_gflops = std::max(result.gemm_gflops, all_ranks_gemm_gflops<R>(comm));
+    result.extra.emplace_back("objective", factors.history.rows.back()[1]);
+    return result;
+}
+
+template BenchResult bench_als<float>(const Communicator&, const SyntheticRatings&, AlsOptions,
+                                      Index);
+template BenchResult bench_als<double>(const Communicator&, const SyntheticRatings&, AlsOptions,
+                                       Index);
+
+}  // namespace rankfold
