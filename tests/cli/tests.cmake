@@ -1,1 +1,2 @@
-# rankfold_add_test(cli.<file> MODULES ...) builds tests/cli/test_<file>.cpp
+rankfold_add_test(cli.options MODULES cli RANKS 1)
+rankfold_add_test(cli.job MODULES cli RANKS 1)
