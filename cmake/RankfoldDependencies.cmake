@@ -11,11 +11,11 @@ set(MPI_CXX_SKIP_MPICXX ON) # else Open MPI's old C++ headers drown our warnings
 find_dependency(MPI COMPONENTS C CXX)
 find_dependency(OpenMP COMPONENTS CXX)
 find_dependency(ZLIB)
-find_dependency(CLI11)
 find_dependency(nlohmann_json)
-find_dependency(fmt)
-find_dependency(PkgConfig)
-if(NOT TARGET PkgConfig::tomlplusplus)
+if(NOT CMAKE_FIND_PACKAGE_NAME) # what only the program needs
+  find_package(CLI11 REQUIRED)
+  find_package(fmt REQUIRED)
+  find_package(PkgConfig REQUIRED)
   pkg_check_modules(tomlplusplus REQUIRED IMPORTED_TARGET tomlplusplus)
 endif()
 

@@ -1,11 +1,8 @@
 # cmake --install: the program, the libraries, their headers, and find_package(rankfold).
-# The libraries and headers themselves are listed by rankfold_add_module.
+# rankfold_add_module lists the libraries and headers, src/cli the program.
 include(CMakePackageConfigHelpers)
 set(RANKFOLD_PACKAGE_DIR "${CMAKE_INSTALL_LIBDIR}/cmake/rankfold")
 
-if(TARGET rankfold)
-  install(TARGETS rankfold)
-endif()
 install(EXPORT rankfold NAMESPACE rankfold:: FILE rankfoldTargets.cmake
   DESTINATION "${RANKFOLD_PACKAGE_DIR}")
 write_basic_package_version_file("${PROJECT_BINARY_DIR}/rankfoldConfigVersion.cmake"

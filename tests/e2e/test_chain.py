@@ -9,16 +9,16 @@ import numpy as np
 from program import ROOT, ProgramTest, random_matrix, read_matrix
 
 JOB = """
+folder = "out"
+
 [[stage]]
 command = "import"
 sources = ["packages.csv"]
-out = "packages.h5"
 
 [[stage]]
 command = "split"
 matrix = "@import"
 leave-one-out = true
-prefix = "packages"
 
 [[stage]]
 command = "als"
@@ -26,7 +26,6 @@ matrix = "@split.train"
 implicit = true
 factors = 16
 sweeps = 4
-out = "factors.h5"
 
 [[stage]]
 command = "mlp"
@@ -36,20 +35,10 @@ input = "factors"
 factors-file = "@als"
 hidden = [32]
 epochs = 2
-out = "network.h5"
 
 [[stage]]
 command = "evaluate"
-name = "evaluate-als"
-model = "@als"
-train = "@split.train"
-test = "@split.test"
-metrics = ["hr@10", "ndcg@10"]
-
-[[stage]]
-command = "evaluate"
-name = "evaluate-mlp"
-model = "@mlp"
+model = ["@als", "@mlp"]
 train = "@split.train"
 test = "@split.test"
 metrics = ["hr@10", "ndcg@10"]
@@ -82,17 +71,14 @@ def arrays(path):
 class Chain(ProgramTest):
     def run_job(self, ranks):
         self.run_program("run", "job.toml", "--force", "--report", "report.json", ranks=ranks)
-        return {stage["command"] + "/" + str(number): stage["digest"]
-                for number, stage in enumerate(self.report()["stages"])}
+        return {stage["name"]: stage["digest"] for stage in self.report()["stages"]}
 
     def test_same_bits_on_one_to_four_ranks(self):
         self.write("packages.csv", small_dataset())
         self.write("job.toml", JOB)
         digests = self.run_job(1)
-        self.assertTrue(all(len(digests[stage]) == 16 for stage in digests
-                            if stage.split("/")[0] in ("import", "als", "mlp", "evaluate")),
-                        digests)
-        files = {name: arrays(self.folder / name) for name in ("factors.h5", "network.h5")}
+        self.assertEqual({len(digest) for digest in digests.values()}, {16}, digests)
+        files = {name: arrays(self.folder / name) for name in ("out/als.h5", "out/mlp.h5")}
         for ranks in (2, 3, 4):
             with self.subTest(ranks=ranks):
                 self.assertEqual(self.run_job(ranks), digests)
@@ -106,15 +92,15 @@ class Chain(ProgramTest):
         self.write("packages.csv", small_dataset())
         self.write("job.toml", JOB)
         digests = self.run_job(2)
-        self.run_program("als", "packages.train.h5", "--implicit", "--factors", 16, "--sweeps", 4,
+        self.run_program("als", "out/split.train.h5", "--implicit", "--factors", 16, "--sweeps", 4,
                          "--out", "alone.h5", "--report", "alone.json")
-        self.assertEqual(self.report("alone.json")["digest"], digests["als/2"])
+        self.assertEqual(self.report("alone.json")["digest"], digests["als"])
 
     def test_a_value_set_from_the_command_line_changes_its_stage(self):
         self.write("packages.csv", small_dataset())
         self.write("job.toml", JOB)
         self.run_program("run", "job.toml", "--set", "als.factors=8", "--report", "report.json")
-        with h5py.File(self.folder / "factors.h5") as file:
+        with h5py.File(self.folder / "out/als.h5") as file:
             self.assertEqual(file["row_factors"].shape[1], 8)
 
     def test_threads_do_not_change_the_bits(self):

@@ -18,7 +18,7 @@ class MovieLens(ProgramTest):
                          "--force", ranks=2)
         self.run_program("evaluate", "f.h5", "--train", "train.h5", "--test", "test.h5",
                          "--metrics", "rmse", "--report", "report.json", "--force", ranks=2)
-        return self.report()["result"]["model"]["rmse"]
+        return self.report()["result"]["als"]["rmse"]
 
     def test_mean_test_rmse_of_the_official_splits(self):
         found = [self.rmse(split) for split in range(1, 6)]

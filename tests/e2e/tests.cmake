@@ -8,7 +8,7 @@ function(rankfold_add_e2e name)
   endif()
   add_test(NAME e2e.${name}
     COMMAND ${RANKFOLD_PYTHON} -B "${PROJECT_SOURCE_DIR}/tests/e2e/test_${name}.py")
-  set(environment ${RANKFOLD_TEST_ENVIRONMENT} RANKFOLD_PROGRAM=$<TARGET_FILE:rankfold>
+  set(environment ${RANKFOLD_TEST_ENVIRONMENT} RANKFOLD_PROGRAM=$<TARGET_FILE:rankfold_program>
     RANKFOLD_MPIRUN=${MPIEXEC_EXECUTABLE} RANKFOLD_BUILD=${PROJECT_BINARY_DIR}
     RANKFOLD_CMAKE=${CMAKE_COMMAND})
   set_tests_properties(e2e.${name} PROPERTIES TIMEOUT ${arg_TIMEOUT} PROCESSORS 2
@@ -16,7 +16,7 @@ function(rankfold_add_e2e name)
 endfunction()
 
 # With sanitizers only what is quick: the chain and the refusals cover every command.
-if(TARGET rankfold)
+if(TARGET rankfold_program)
 rankfold_add_e2e(chain TIMEOUT 600)
 rankfold_add_e2e(refusals TIMEOUT 600)
 if(NOT RANKFOLD_SANITIZE)
