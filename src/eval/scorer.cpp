@@ -45,7 +45,8 @@ void ScorerRef<R>::entries(Range rows, CsrView<R> where, std::span<R> out) const
 
 template <Real R>
 FactorScorer<R>::FactorScorer(const Factors<R>& factors)
-    : factors_{&factors}, cols_{gather_all(factors.cols)},
+    : factors_{&factors},
+      cols_{gather_all(factors.cols)},
       col_offset_(static_cast<std::size_t>(cols_.rows()), R{0}) {
     RANKFOLD_EXPECT(factors.cols.cols() == factors.k());
     if (!factors.singular_values.empty()) {

@@ -30,8 +30,8 @@ concept Scorer = Real<R> && requires(const S& scorer, Range rows, MatrixView<R> 
 /// columns of the global row rows.begin + t; the score of its entry e goes to
 /// out[e − where.row_ptr[0]].
 template <class S, class R>
-concept EntryScorer = Scorer<S, R> && requires(const S& scorer, Range rows, CsrView<R> where,
-                                               std::span<R> out) {
+concept EntryScorer = Scorer<S, R> &&
+    requires(const S& scorer, Range rows, CsrView<R> where, std::span<R> out) {
     scorer.entries(rows, where, out);
 };
 
@@ -47,9 +47,11 @@ template <Real R>
 class ScorerRef {
 public:
     template <class S>
-        requires Scorer<S, R> && (!std::same_as<S, ScorerRef>)
-    ScorerRef(const S& scorer)  // NOLINT(google-explicit-constructor)
-        : scorer_{&scorer}, layout_{&scorer.layout()}, cols_{scorer.cols()},
+    requires Scorer<S, R> &&(!std::same_as<S, ScorerRef>)
+        ScorerRef(const S& scorer)  // NOLINT(google-explicit-constructor)
+        : scorer_{&scorer},
+          layout_{&scorer.layout()},
+          cols_{scorer.cols()},
           scores_{[](const void* s, Range rows, MatrixView<R> out) {
               static_cast<const S*>(s)->scores(rows, out);
           }} {
@@ -58,7 +60,9 @@ public:
                 static_cast<const S*>(s)->entries(rows, where, out);
             };
         }
-        if constexpr (requires { { scorer.flops_per_score() } -> std::convertible_to<double>; }) {
+        if constexpr (requires {
+                          { scorer.flops_per_score() } -> std::convertible_to<double>;
+                      }) {
             flops_per_score_ = scorer.flops_per_score();
         }
     }

@@ -1,0 +1,31 @@
+// The best columns of a row: recommendations.
+#pragma once
+
+#include <span>
+#include <vector>
+
+#include <rankfold/eval/scorer.hpp>
+
+namespace rankfold {
+
+/// The best columns of some of this rank's rows, one line each.
+template <Real R>
+struct TopColumns {
+    std::vector<Index> rows;  ///< global, increasing
+    DenseMatrix<Index> cols;  ///< rows x k, best first; −1 where a row has fewer
+    DenseMatrix<R> scores;    ///< rows x k
+};
+
+/// The k columns of the greatest score for each of the given rows, without those in which the row
+/// has an entry in `seen`; of equal scores the lower column comes first, NaN comes last.
+///
+/// @param seen     in the scorer's row layout, or null
+/// @param rows     global rows, increasing, each owned by this rank; other ranks pass theirs
+/// @param threads  any number gives the same result
+/// Does not communicate. @cost the score tiles that hold the rows
+template <Real R>
+[[nodiscard]] TopColumns<R> top_columns(ScorerRef<R> scorer, const BlockRowCsr<R>* seen,
+                                        std::span<const Index> rows, Index k, int rank,
+                                        Index threads);
+
+}  // namespace rankfold
