@@ -1,0 +1,77 @@
+// The sum of the micro-batches' gradients over all ranks, each slice at the rank that owns it.
+#pragma once
+
+#include <utility>
+#include <vector>
+
+#include <rankfold/comm/communicator.hpp>
+#include <rankfold/linalg/dense.hpp>
+
+namespace rankfold {
+
+/// The two halves of a node of the binary tree over blocks: the left one has the largest power of
+/// two of blocks that leaves some for the right one. @pre node.size() > 1
+[[nodiscard]] std::pair<Range, Range> tree_halves(Range node);
+
+/// The largest nodes of the tree over [0, blocks) that lie in `mine`, in order.
+[[nodiscard]] std::vector<Range> tree_nodes(Index blocks, Range mine);
+
+/// Adds gradients in a fixed binary tree over the micro-batches ("blocks"), so that the sum's bits
+/// do not depend on the number of ranks.
+///
+///     blocks  0 1 2 3 4 5 6 7        rank 1 of 3 holds 2 … 4: its nodes are [2, 4) and [4, 5);
+///     ranks   |0| |-1-| |-2-|        it adds block 2 and 3, sends two partials, no more
+///
+/// Every rank adds up the blocks of each of its nodes itself (partial()); the owner of a slice
+/// receives that slice of every node of every rank, and adds them in the tree's order. The array is
+/// cut into buckets, and every bucket into one slice a rank.
+template <Real R>
+class GradientSum {
+public:
+    /// @param blocks       micro-batches; rank r has even_part(blocks, p, r)
+    /// @param bucket_ends  multiples of 16, increasing; the last is the array's length
+    /// @pre the same on all ranks of `comm`, which must outlive this
+    GradientSum(const Communicator& comm, Index blocks, std::vector<Index> bucket_ends);
+
+    GradientSum(const GradientSum&) = delete;
+    GradientSum& operator=(const GradientSum&) = delete;
+    ~GradientSum() = default;
+
+    [[nodiscard]] Index buckets() const { return static_cast<Index>(ends_.size()); }
+    [[nodiscard]] Range bucket(Index b) const;
+    /// The slice of a bucket that the rank owns, in positions of the whole array.
+    [[nodiscard]] Range owned(Index b, int rank) const;
+
+    /// This rank's nodes, and where the sum of a node's blocks is to be written (whole array).
+    [[nodiscard]] const std::vector<Range>& nodes() const noexcept { return nodes_; }
+    [[nodiscard]] std::span<R> partial(Index node) {
+        return partials_[static_cast<std::size_t>(node)];
+    }
+
+    /// Sends the partials of a bucket to their owners; they stay untouched until finish().
+    /// @collective over comm, buckets in increasing order
+    void start(Index b);
+    /// Lets the exchanges under way make progress.
+    void progress();
+    /// Waits until the bucket's exchange is over.
+    void finish(Index b);
+    /// The sum over all blocks of `piece`, a part of this rank's slice of bucket b. Each piece may
+    /// be asked for once after finish(); thread-safe on different pieces.
+    [[nodiscard]] std::span<const R> sum(Index b, Range piece);
+
+private:
+    const Communicator* comm_;
+    std::vector<Index> ends_;
+    std::vector<Range> nodes_;                        // of this rank
+    std::vector<Index> nodes_of_rank_;                // how many nodes every rank has
+    std::vector<std::pair<Index, Index>> additions_;  // (to, from): over all ranks' nodes, in order
+    std::vector<AlignedVector<R>> partials_;          // one a node, whole array
+    std::vector<AlignedVector<R>> send_;              // one a bucket, if there are several nodes
+    std::vector<AlignedVector<R>> received_;          // one a bucket: (all nodes) x (own slice)
+    std::vector<PendingExchange> pending_;
+};
+
+extern template class GradientSum<float>;
+extern template class GradientSum<double>;
+
+}  // namespace rankfold

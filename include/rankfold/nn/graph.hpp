@@ -1,0 +1,78 @@
+// What a network is made of: named inputs and a list of layers, as a value and as JSON text.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include <rankfold/nn/kernels.hpp>
+
+namespace rankfold {
+
+/// How a layer maps its input x (in) to the linear part of its output (out).
+enum class LayerKind {
+    dense,     ///< z = W x + b,       W: out x in
+    factored,  ///< z = U (Vᵀ x) + b,  U: out x inner, V: in x inner
+};
+
+/// Where the values of a layer's factor come from.
+enum class Origin {
+    trained,   ///< a parameter
+    fixed,     ///< stored with the parameters, but never changed
+    external,  ///< handed in by whoever uses the network (see Network::attach), not stored with it
+};
+
+/// One layer: output = dropout(activation(linear part)).
+struct LayerSpec {
+    std::string name;
+    LayerKind kind = LayerKind::dense;
+    std::vector<std::string> inputs;  ///< names of network inputs or of earlier layers
+    Index outputs = 0;
+    Activation activation = Activation::identity;
+    double dropout = 0.0;  ///< probability of setting an output to 0 in training
+    Index inner = 0;       ///< factored only
+    Origin u = Origin::trained;
+    Origin v = Origin::trained;
+
+    friend bool operator==(const LayerSpec&, const LayerSpec&) = default;
+};
+
+/// A network's named input: rows of this width.
+struct InputSpec {
+    std::string name;
+    Index width = 0;
+
+    friend bool operator==(const InputSpec&, const InputSpec&) = default;
+};
+
+/// Inputs and layers; each layer uses inputs and earlier layers, and the last one is the output.
+struct Graph {
+    std::vector<InputSpec> inputs;
+    std::vector<LayerSpec> layers;
+
+    /// Reads the JSON that text() writes, and checks it.
+    /// @throws Error (Fault::input), on all ranks alike: what is wrong with which layer
+    [[nodiscard]] static Graph parse(const std::string& text);
+
+    [[nodiscard]] std::string text() const;
+
+    /// Width of the named input or layer. @throws Error (Fault::input) if there is none
+    [[nodiscard]] Index width(const std::string& name) const;
+
+    /// @throws Error (Fault::input), on all ranks alike, unless names are unique, sizes positive,
+    ///         inputs known before they are used, and dropout in [0, 1)
+    void check() const;
+
+    friend bool operator==(const Graph&, const Graph&) = default;
+};
+
+/// A chain of dense layers hidden1, hidden2, …, output over one input of `width`.
+/// @param dropout  of the hidden layers
+[[nodiscard]] Graph dense_chain(Index width, const std::vector<Index>& hidden, Index outputs,
+                                Activation activation, double dropout);
+
+/// The name of an activation in graphs and options: identity, relu, tanh, sigmoid.
+[[nodiscard]] std::string activation_name(Activation f);
+/// @throws Error (Fault::input), on all ranks alike, if there is none of this name
+[[nodiscard]] Activation activation_of(const std::string& name);
+
+}  // namespace rankfold

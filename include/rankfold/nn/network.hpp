@@ -1,0 +1,116 @@
+// A network: layers over one parameter arena, run on workspaces that hold one micro-batch each.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+
+#include <rankfold/nn/layers.hpp>
+
+namespace rankfold {
+
+/// What one layer holds of a micro-batch.
+template <Real R>
+struct LayerSpace {
+    DenseMatrix<R> output;    ///< (rows, outputs)
+    DenseMatrix<R> d_output;  ///< (rows, outputs); none if the gradient may replace the output
+    std::vector<std::uint8_t> kept;  ///< (rows, outputs) if the layer has dropout: 1 where kept
+    MapSpace<R> map;
+};
+
+/// Everything that one micro-batch of at most `capacity` rows needs on its way; allocated once.
+template <Real R>
+struct Workspace {
+    Index rows = 0;  ///< of the micro-batch at hand
+    Index capacity = 0;
+    std::vector<DenseMatrix<R>> inputs;  ///< (capacity, width), in the order of the graph
+    std::vector<LayerSpace<R>> layers;
+};
+
+enum class Purpose { training, inference };
+
+/// By what the dropout masks of a micro-batch are drawn.
+struct DropoutKey {
+    std::uint64_t seed = 1;
+    Index epoch = 0;
+    std::span<const Index> samples;  ///< global ids, one a row
+};
+
+/// Layers with their parameters. The const functions are thread-safe on different workspaces.
+///
+/// One step is: prepare(); then for each micro-batch forward(); the loss overwrites d_output() with
+/// its gradient; then from the last layer to the first begin_backward(), gradient() of each of the
+/// layer's parameter tensors in tiles of rows, and input_gradient().
+template <Real R>
+class Network {
+public:
+    /// All parameters zero. @throws Error (Fault::input) if the graph is not sound
+    explicit Network(Graph graph);
+
+    [[nodiscard]] const Graph& graph() const noexcept { return graph_; }
+    [[nodiscard]] ParameterArena<R>& arena() noexcept { return arena_; }
+    [[nodiscard]] const ParameterArena<R>& arena() const noexcept { return arena_; }
+    [[nodiscard]] Index layers() const noexcept { return static_cast<Index>(layers_.size()); }
+    [[nodiscard]] Index outputs() const { return graph_.layers.back().outputs; }
+
+    /// Draws the weights: uniform with the variance of He et al. (2015) before a ReLU, else of
+    /// Glorot and Bengio (2010), keyed by seed, layer and element. Biases become 0.
+    void initialize(std::uint64_t seed);
+
+    /// Hands in the external factor V (in x inner) of a layer. @pre the graph says so
+    void attach(const std::string& layer, DenseMatrix<R> v);
+
+    /// Must be called after the parameters have changed, before forward(). `rows` is the usual size
+    /// of a micro-batch and fixes how factored layers compute.
+    void prepare(Index rows);
+
+    /// @pre prepare() was called
+    [[nodiscard]] Workspace<R> workspace(Index capacity, Purpose purpose) const;
+
+    /// Runs ws.inputs through all layers; with `dropout` as in training.
+    void forward(Workspace<R>& ws, const DropoutKey* dropout = nullptr) const;
+
+    /// The last layer's output (rows x outputs).
+    [[nodiscard]] MatrixView<R> output(Workspace<R>& ws) const;
+    /// Where the gradient with respect to the output goes; may be the output itself.
+    [[nodiscard]] MatrixView<R> d_output(Workspace<R>& ws) const;
+
+    /// Turns the gradient with respect to a layer's output into that of its linear part.
+    void begin_backward(Index layer, Workspace<R>& ws) const;
+    /// Rows `tile` (of a vector: elements, as one row) of a parameter tensor's gradient.
+    void gradient(const ParameterTensor& tensor, Range tile, const Workspace<R>& ws,
+                  MatrixView<R> out) const;
+    /// Adds the layer's part of the gradient with respect to the output of the layer before it.
+    void input_gradient(Index layer, Workspace<R>& ws) const;
+
+    /// Flops of products for `rows` samples.
+    [[nodiscard]] double forward_flops(Index rows) const;
+    [[nodiscard]] double backward_flops(Index rows) const;
+
+    /// The first layer whose output holds a number that is not finite, and the first such row.
+    [[nodiscard]] std::optional<std::pair<std::string, Index>> first_non_finite(
+        const Workspace<R>& ws) const;
+
+private:
+    struct Layer {
+        LinearMap<R> map;
+        Index source = 0;         // an input if < 0: input −1 − source; else a layer
+        bool adds = false;        // the source's gradient has been begun by a later layer
+        MatrixView<R> bias;       // 1 x outputs
+        DenseMatrix<R> attached;  // external V
+    };
+
+    static std::vector<ParameterTensor> declare(const Graph& graph);
+    void bind(Index layer);
+    [[nodiscard]] MatrixView<const R> input_of(Index layer, const Workspace<R>& ws) const;
+    [[nodiscard]] MatrixView<const R> d_of(Index layer, const Workspace<R>& ws) const;
+    void drop(Index layer, Workspace<R>& ws, const DropoutKey& key) const;
+
+    Graph graph_;
+    ParameterArena<R> arena_;
+    std::vector<Layer> layers_;
+};
+
+extern template class Network<float>;
+extern template class Network<double>;
+
+}  // namespace rankfold

@@ -1,0 +1,102 @@
+// Data-parallel training: one step's bits depend neither on the ranks nor on the threads.
+#pragma once
+
+#include <vector>
+
+#include <rankfold/dist/factors.hpp>
+#include <rankfold/dist/steering.hpp>
+#include <rankfold/nn/gradient_sum.hpp>
+#include <rankfold/nn/network.hpp>
+#include <rankfold/nn/optimizer.hpp>
+#include <rankfold/nn/samples.hpp>
+
+namespace rankfold {
+
+struct TrainOptions {
+    Index epochs = 10;
+    Index batch = 256;  ///< samples of a global batch, rounded to a multiple of the blocks
+    OptimizerOptions optimizer;
+    std::uint64_t seed = 1;  ///< of permutations and dropout
+    Index threads = 1;
+};
+
+/// Trains a network on the samples of a source, on the ranks of the source's communicator.
+///
+/// Each block of samples has its own Philox permutation every epoch. A global batch is the next
+/// batch / blocks samples of every block, a micro-batch, computed where the block lives; its loss
+/// is the mean over the samples that the batch really has, so an uneven last batch weighs right.
+/// A step is: forward; backward, layer by layer, with the layers' gradients summed over the blocks
+/// (GradientSum) while the pass goes on; each rank updates its slices of the parameters
+/// (Optimizer); all ranks gather the parameters.
+///
+/// @see Rajbhandari et al., ZeRO, SC 2020, for the owner updates (their stage 1)
+template <Real R>
+class Trainer {
+public:
+    /// @param network  the same on all ranks; borrowed, as are the source's samples
+    /// @throws Error (Fault::input), on all ranks alike: a batch smaller than the number of blocks
+    Trainer(Network<R>& network, SamplesRef<R> samples, Loss loss, const TrainOptions& options);
+
+    /// Samples of a full global batch, and steps of an epoch.
+    [[nodiscard]] Index batch() const noexcept { return micro_batch_ * samples_.blocks(); }
+    [[nodiscard]] Index steps_per_epoch() const noexcept { return steps_per_epoch_; }
+
+    /// Trains for options.epochs, from what steering.restore gives; calls steering.after after each
+    /// epoch with the progress values loss (mean over the epoch) and samples/s.
+    ///
+    /// @return the loss of every epoch
+    /// @collective over the source's communicator
+    /// @throws Error (Fault::check), agreed: a loss or a gradient is not finite (layer, step)
+    History run(const Steering& steering);
+
+    /// One epoch, or one step of it, for callers with a loop of their own. @collective
+    /// @return the mean loss of the epoch's samples
+    double epoch(Index number);
+    void step(Index epoch, Index number);
+
+    /// Draws the permutations of an epoch; epoch() does it itself.
+    void shuffle(Index epoch);
+
+    /// Parameters and moments, as views; the scalar "epoch" is the number of those done.
+    [[nodiscard]] TensorList state(Index epochs_done);
+
+private:
+    [[nodiscard]] Range samples_of_step(Index block, Index step) const;
+    void forward(Index epoch, Index number, double factor);
+    void backward();
+    void layer_gradients(Index layer);
+    void sum_blocks(const ParameterTensor& tensor, Range tile, Range node, MatrixView<R> out,
+                    std::vector<AlignedVector<R>>& scratch, std::size_t depth) const;
+    void update(Index number);
+    void gather();
+    void blame(Range piece, std::span<const R> gradient);
+    void check(Index number) const;
+    [[nodiscard]] Error failure(Index number, Index code) const;
+
+    const Communicator* comm_;
+    Network<R>* network_;
+    SamplesRef<R> samples_;
+    Loss loss_;
+    TrainOptions options_;
+    Index micro_batch_;
+    Index steps_per_epoch_;
+    Range blocks_;  // of this rank
+    GradientSum<R> sum_;
+    Optimizer<R> optimizer_;
+
+    // one an own block
+    std::vector<Workspace<R>> workspaces_;
+    std::vector<MicroBatch<R>> batches_;
+    std::vector<std::vector<Index>> orders_;  // the epoch's permutation, as global sample ids
+    std::vector<double> epoch_loss_;
+    std::vector<char> finite_loss_;
+
+    std::vector<std::vector<AlignedVector<R>>> scratch_;  // one a thread: tiles of gradients
+    AlignedVector<R> updated_;                            // own slices, before they are gathered
+    Index bad_tensor_ = 0;                                // whose gradient is not finite
+};
+
+extern template class Trainer<float>;
+extern template class Trainer<double>;
+
+}  // namespace rankfold

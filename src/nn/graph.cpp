@@ -1,0 +1,158 @@
+#include <rankfold/nn/graph.hpp>
+
+#include <array>
+#include <set>
+
+#include <nlohmann/json.hpp>
+
+namespace rankfold {
+
+namespace {
+
+using Json = nlohmann::ordered_json;
+
+/// The names of an enumeration's values, in their order.
+template <class Enum, std::size_t N>
+std::string name_of(const std::array<const char*, N>& names, Enum value) {
+    return names[static_cast<std::size_t>(value)];
+}
+
+template <class Enum, std::size_t N>
+Enum value_of(const std::array<const char*, N>& names, const std::string& name, const char* what) {
+    for (std::size_t i = 0; i < N; ++i) {
+        if (name == names[i]) return static_cast<Enum>(i);
+    }
+    throw input_error("unknown ", what, " \"", name, "\"");
+}
+
+constexpr std::array activations{"identity", "relu", "tanh", "sigmoid"};
+constexpr std::array kinds{"dense", "factored"};
+constexpr std::array origins{"trained", "fixed", "external"};
+
+LayerSpec layer_of(const Json& json) {
+    LayerSpec layer;
+    layer.name = json.at("name").get<std::string>();
+    layer.kind = value_of<LayerKind>(kinds, json.at("kind"), "layer kind");
+    layer.inputs = json.at("inputs").get<std::vector<std::string>>();
+    layer.outputs = json.at("outputs").get<Index>();
+    layer.activation = activation_of(json.value("activation", "identity"));
+    layer.dropout = json.value("dropout", 0.0);
+    if (layer.kind == LayerKind::factored) {
+        layer.inner = json.at("inner").get<Index>();
+        layer.u = value_of<Origin>(origins, json.value("u", "trained"), "origin");
+        layer.v = value_of<Origin>(origins, json.value("v", "trained"), "origin");
+    }
+    return layer;
+}
+
+Json json_of(const LayerSpec& layer) {
+    Json json{{"name", layer.name},
+              {"kind", name_of(kinds, layer.kind)},
+              {"inputs", layer.inputs},
+              {"outputs", layer.outputs},
+              {"activation", activation_name(layer.activation)}};
+    if (layer.dropout > 0.0) json["dropout"] = layer.dropout;
+    if (layer.kind == LayerKind::factored) {
+        json["inner"] = layer.inner;
+        json["u"] = name_of(origins, layer.u);
+        json["v"] = name_of(origins, layer.v);
+    }
+    return json;
+}
+
+}  // namespace
+
+std::string activation_name(Activation f) {
+    return name_of(activations, f);
+}
+
+Activation activation_of(const std::string& name) {
+    return value_of<Activation>(activations, name, "activation");
+}
+
+Graph Graph::parse(const std::string& text) {
+    Graph graph;
+    try {
+        const Json json = Json::parse(text);
+        for (const Json& input : json.at("inputs")) {
+            graph.inputs.push_back({.name = input.at("name"), .width = input.at("width")});
+        }
+        for (const Json& layer : json.at("layers")) graph.layers.push_back(layer_of(layer));
+    } catch (const Json::exception& error) {
+        throw input_error("the network's graph cannot be read: ", error.what());
+    }
+    graph.check();
+    return graph;
+}
+
+std::string Graph::text() const {
+    Json json;
+    json["inputs"] = Json::array();
+    for (const InputSpec& input : inputs) {
+        json["inputs"].push_back({{"name", input.name}, {"width", input.width}});
+    }
+    json["layers"] = Json::array();
+    for (const LayerSpec& layer : layers) json["layers"].push_back(json_of(layer));
+    return json.dump();
+}
+
+Index Graph::width(const std::string& name) const {
+    for (const InputSpec& input : inputs) {
+        if (input.name == name) return input.width;
+    }
+    for (const LayerSpec& layer : layers) {
+        if (layer.name == name) return layer.outputs;
+    }
+    throw input_error("the network has no layer or input \"", name, "\"");
+}
+
+void Graph::check() const {
+    constexpr Index most = 1 << 30;  // widths that fit an int, as BLAS wants them
+    const auto fits = [](Index size) { return size > 0 && size <= most; };
+    std::set<std::string> known;
+    for (const InputSpec& input : inputs) {
+        if (!fits(input.width)) throw input_error("input \"", input.name, "\" has no proper width");
+        if (!known.insert(input.name).second) {
+            throw input_error("the name \"", input.name, "\" stands twice in the network");
+        }
+    }
+    if (inputs.empty() || layers.empty()) throw input_error("the network has no layers");
+    for (const LayerSpec& layer : layers) {
+        const auto wrong = [&](const std::string& what) {
+            return input_error("layer \"", layer.name, "\" ", what);
+        };
+        if (layer.name.empty() || layer.name.find('/') != std::string::npos) {
+            throw wrong("has no proper name");
+        }
+        if (layer.inputs.size() != 1) throw wrong("must have one input");
+        for (const std::string& input : layer.inputs) {
+            if (!known.contains(input)) throw wrong("uses \"" + input + "\" before it is known");
+        }
+        if (!fits(layer.outputs)) throw wrong("has no proper number of outputs");
+        if (!(layer.dropout >= 0.0 && layer.dropout < 1.0))
+            throw wrong("has dropout not in [0, 1)");
+        if (layer.kind == LayerKind::factored && !fits(layer.inner)) {
+            throw wrong("has no proper inner size");
+        }
+        if (!known.insert(layer.name).second) throw wrong("stands twice in the network");
+    }
+}
+
+Graph dense_chain(Index width, const std::vector<Index>& hidden, Index outputs,
+                  Activation activation, double dropout) {
+    Graph graph;
+    graph.inputs.push_back({.name = "input", .width = width});
+    std::string before = "input";
+    for (std::size_t l = 0; l < hidden.size(); ++l) {
+        graph.layers.push_back({.name = "hidden" + std::to_string(l + 1),
+                                .inputs = {before},
+                                .outputs = hidden[l],
+                                .activation = activation,
+                                .dropout = dropout});
+        before = graph.layers.back().name;
+    }
+    graph.layers.push_back({.name = "output", .inputs = {before}, .outputs = outputs});
+    return graph;
+}
+
+}  // namespace rankfold

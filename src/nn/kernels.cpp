@@ -1,0 +1,282 @@
+#include <rankfold/nn/kernels.hpp>
+
+#include <algorithm>
+
+#undef HWY_TARGET_INCLUDE
+#define HWY_TARGET_INCLUDE "kernels.cpp"
+#include <hwy/contrib/math/math-inl.h>
+#include <hwy/foreach_target.h>  // must come before highway.h
+#include <hwy/highway.h>
+
+HWY_BEFORE_NAMESPACE();
+namespace rankfold::HWY_NAMESPACE {
+namespace hn = hwy::HWY_NAMESPACE;
+
+template <class R>
+using Tag = hn::CappedTag<R, 64 / sizeof(R)>;
+template <class R>
+using Vector = hn::Vec<Tag<R>>;
+
+/// y[i] ← f(x[i], y[i]); the rest of a vector is computed in a buffer of its own.
+template <class R, class Function>
+HWY_INLINE void map(const R* x, R* y, Index n, Function f) {
+    const Tag<R> d;
+    const auto lanes = static_cast<Index>(hn::Lanes(d));
+    Index i = 0;
+    for (; i + lanes <= n; i += lanes) {
+        hn::StoreU(f(hn::LoadU(d, x + i), hn::LoadU(d, y + i)), d, y + i);
+    }
+    if (i == n) return;
+    HWY_ALIGN R left[HWY_MAX_BYTES / sizeof(R)] = {};
+    HWY_ALIGN R right[HWY_MAX_BYTES / sizeof(R)] = {};
+    std::copy(x + i, x + n, left);
+    std::copy(y + i, y + n, right);
+    hn::Store(f(hn::Load(d, left), hn::Load(d, right)), d, right);
+    std::copy_n(right, n - i, y + i);
+}
+
+template <class R>
+void add_impl(const R* x, R* y, Index n) {
+    map(x, y, n, [](auto a, auto b) HWY_ATTR { return hn::Add(a, b); });
+}
+
+template <class R>
+void scale_impl(R factor, R* z, Index n) {
+    const auto by = hn::Set(Tag<R>(), factor);
+    map(z, z, n, [by](auto a, auto) HWY_ATTR { return hn::Mul(a, by); });
+}
+
+/// The vector functions turn NaN into a number; adding x · 0 brings it back.
+template <class R>
+HWY_INLINE Vector<R> keep_nan(Vector<R> x, Vector<R> value) {
+    return hn::MulAdd(x, hn::Zero(Tag<R>()), value);
+}
+
+template <class R>
+HWY_INLINE Vector<R> sigmoid(Vector<R> x) {
+    const Tag<R> d;
+    const auto one = hn::Set(d, R{1});
+    const auto e = hn::Exp(d, hn::Min(hn::Neg(x), hn::Set(d, R{80})));
+    return keep_nan<R>(x, hn::Div(one, hn::Add(one, e)));
+}
+
+template <class R>
+void bias_row_impl(const R* bias, R* z, Index n, Activation f) {
+    switch (f) {
+        case Activation::identity:
+            return add_impl(bias, z, n);
+        case Activation::relu:
+            return map(bias, z, n, [](auto b, auto x) HWY_ATTR {
+                const auto sum = hn::Add(b, x);
+                return hn::IfThenZeroElse(hn::Lt(sum, hn::Zero(Tag<R>())), sum);
+            });
+        case Activation::tanh:
+            return map(bias, z, n, [](auto b, auto x) HWY_ATTR {
+                const auto sum = hn::Add(b, x);
+                return keep_nan<R>(sum, hn::Tanh(Tag<R>(), sum));
+            });
+        case Activation::sigmoid:
+            return map(bias, z, n,
+                       [](auto b, auto x) HWY_ATTR { return sigmoid<R>(hn::Add(b, x)); });
+    }
+}
+
+template <class R>
+void derivative_row_impl(const R* a, R* d, Index n, Activation f) {
+    const Tag<R> tag;
+    const auto one = hn::Set(tag, R{1});
+    switch (f) {
+        case Activation::identity:
+            return;
+        case Activation::relu:
+            return map(a, d, n, [tag](auto y, auto x) HWY_ATTR {
+                return hn::IfThenElseZero(hn::Gt(y, hn::Zero(tag)), x);
+            });
+        case Activation::tanh:
+            return map(a, d, n, [one](auto y, auto x) HWY_ATTR {
+                return hn::Mul(x, hn::NegMulAdd(y, y, one));
+            });
+        case Activation::sigmoid:
+            return map(a, d, n, [one](auto y, auto x) HWY_ATTR {
+                return hn::Mul(x, hn::Mul(y, hn::Sub(one, y)));
+            });
+    }
+}
+
+template <class R>
+void shifted_exp_impl(R* z, Index n, R* result) {
+    const Tag<R> d;
+    const auto lanes = static_cast<Index>(hn::Lanes(d));
+    auto most = hn::Set(d, z[0]);
+    Index i = 0;
+    for (; i + lanes <= n; i += lanes) most = hn::Max(most, hn::LoadU(d, z + i));
+    R largest = hn::GetLane(hn::MaxOfLanes(d, most));
+    for (; i < n; ++i) largest = std::max(largest, z[i]);
+
+    const auto shift = hn::Set(d, largest);
+    auto sum = hn::Zero(d);
+    for (i = 0; i + lanes <= n; i += lanes) {
+        const auto x = hn::Sub(hn::LoadU(d, z + i), shift);
+        const auto e = keep_nan<R>(x, hn::Exp(d, x));
+        hn::StoreU(e, d, z + i);
+        sum = hn::Add(sum, e);
+    }
+    R total = hn::GetLane(hn::SumOfLanes(d, sum));
+    for (; i < n; ++i) {
+        HWY_ALIGN R one[HWY_MAX_BYTES / sizeof(R)];
+        const auto x = hn::Set(d, z[i] - largest);
+        hn::Store(keep_nan<R>(x, hn::Exp(d, x)), d, one);
+        z[i] = one[0];
+        total += one[0];
+    }
+    result[0] = largest;
+    result[1] = total;
+}
+
+template <class R>
+bool adam_impl(const AdamStep& step, const R* g, const R* w, R* m, R* v, R* out, Index n) {
+    const Tag<R> d;
+    const auto lanes = static_cast<Index>(hn::Lanes(d));
+    const auto set = [d](double x) HWY_ATTR { return hn::Set(d, static_cast<R>(x)); };
+    const auto beta1 = set(step.beta1);
+    const auto rest1 = set(1.0 - step.beta1);
+    const auto beta2 = set(step.beta2);
+    const auto rest2 = set(1.0 - step.beta2);
+    const auto rate = set(step.rate);
+    const auto correction = set(step.correction);
+    const auto epsilon = set(step.epsilon);
+    auto check = hn::Zero(d);
+    for (Index i = 0; i < n; i += lanes) {
+        const auto gradient = hn::LoadU(d, g + i);
+        check = hn::MulAdd(gradient, hn::Zero(d), check);
+        const auto first = hn::MulAdd(beta1, hn::LoadU(d, m + i), hn::Mul(rest1, gradient));
+        const auto second =
+            hn::MulAdd(beta2, hn::LoadU(d, v + i), hn::Mul(rest2, hn::Mul(gradient, gradient)));
+        hn::StoreU(first, d, m + i);
+        hn::StoreU(second, d, v + i);
+        const auto root = hn::MulAdd(hn::Sqrt(second), correction, epsilon);
+        hn::StoreU(hn::NegMulAdd(rate, hn::Div(first, root), hn::LoadU(d, w + i)), d, out + i);
+    }
+    return hn::AllTrue(d, hn::Eq(check, check));
+}
+
+template <class R>
+bool momentum_impl(double rate, double momentum, const R* g, const R* w, R* m, R* out, Index n) {
+    const Tag<R> d;
+    const auto lanes = static_cast<Index>(hn::Lanes(d));
+    const auto step = hn::Set(d, static_cast<R>(rate));
+    const auto keep = hn::Set(d, static_cast<R>(momentum));
+    auto check = hn::Zero(d);
+    for (Index i = 0; i < n; i += lanes) {
+        const auto gradient = hn::LoadU(d, g + i);
+        check = hn::MulAdd(gradient, hn::Zero(d), check);
+        const auto velocity = hn::MulAdd(keep, hn::LoadU(d, m + i), gradient);
+        hn::StoreU(velocity, d, m + i);
+        hn::StoreU(hn::NegMulAdd(step, velocity, hn::LoadU(d, w + i)), d, out + i);
+    }
+    return hn::AllTrue(d, hn::Eq(check, check));
+}
+
+#define RANKFOLD_KERNELS(R, suffix)                                                              \
+    void add_##suffix(const R* x, R* y, Index n) {                                               \
+        add_impl<R>(x, y, n);                                                                    \
+    }                                                                                            \
+    void scale_##suffix(R factor, R* z, Index n) {                                               \
+        scale_impl<R>(factor, z, n);                                                             \
+    }                                                                                            \
+    void bias_row_##suffix(const R* b, R* z, Index n, Activation f) {                            \
+        bias_row_impl<R>(b, z, n, f);                                                            \
+    }                                                                                            \
+    void derivative_row_##suffix(const R* a, R* d, Index n, Activation f) {                      \
+        derivative_row_impl<R>(a, d, n, f);                                                      \
+    }                                                                                            \
+    void shifted_exp_##suffix(R* z, Index n, R* result) {                                        \
+        shifted_exp_impl<R>(z, n, result);                                                       \
+    }                                                                                            \
+    bool adam_##suffix(const AdamStep& s, const R* g, const R* w, R* m, R* v, R* out, Index n) { \
+        return adam_impl<R>(s, g, w, m, v, out, n);                                              \
+    }                                                                                            \
+    bool momentum_##suffix(double rate, double momentum, const R* g, const R* w, R* m, R* out,   \
+                           Index n) {                                                            \
+        return momentum_impl<R>(rate, momentum, g, w, m, out, n);                                \
+    }
+RANKFOLD_KERNELS(float, f)
+RANKFOLD_KERNELS(double, d)
+#undef RANKFOLD_KERNELS
+
+}  // namespace rankfold::HWY_NAMESPACE
+HWY_AFTER_NAMESPACE();
+
+#if HWY_ONCE
+namespace rankfold {
+
+namespace {
+
+Index length(std::size_t n) {
+    return static_cast<Index>(n);
+}
+
+}  // namespace
+
+#define RANKFOLD_EXPORT(R, suffix)                                                                 \
+    HWY_EXPORT(add_##suffix);                                                                      \
+    HWY_EXPORT(scale_##suffix);                                                                    \
+    HWY_EXPORT(bias_row_##suffix);                                                                 \
+    HWY_EXPORT(derivative_row_##suffix);                                                           \
+    HWY_EXPORT(shifted_exp_##suffix);                                                              \
+    HWY_EXPORT(adam_##suffix);                                                                     \
+    HWY_EXPORT(momentum_##suffix);                                                                 \
+    template <>                                                                                    \
+    void add_to(std::span<const R> x, std::span<R> y) {                                            \
+        RANKFOLD_EXPECT(x.size() == y.size());                                                     \
+        HWY_DYNAMIC_DISPATCH(add_##suffix)(x.data(), y.data(), length(x.size()));                  \
+    }                                                                                              \
+    template <>                                                                                    \
+    void scale(R factor, std::span<R> z) {                                                         \
+        HWY_DYNAMIC_DISPATCH(scale_##suffix)(factor, z.data(), length(z.size()));                  \
+    }                                                                                              \
+    template <>                                                                                    \
+    void bias_activation(MatrixView<R> z, std::span<const R> bias, Activation f) {                 \
+        RANKFOLD_EXPECT(length(bias.size()) == z.cols);                                            \
+        for (Index i = 0; i < z.rows; ++i) {                                                       \
+            HWY_DYNAMIC_DISPATCH(bias_row_##suffix)(bias.data(), z.row(i).data(), z.cols, f);      \
+        }                                                                                          \
+    }                                                                                              \
+    template <>                                                                                    \
+    void activation_gradient(MatrixView<const R> a, Activation f, MatrixView<R> d) {               \
+        RANKFOLD_EXPECT(a.rows == d.rows && a.cols == d.cols);                                     \
+        for (Index i = 0; i < a.rows; ++i) {                                                       \
+            HWY_DYNAMIC_DISPATCH(derivative_row_##suffix)                                          \
+            (a.row(i).data(), d.row(i).data(), a.cols, f);                                         \
+        }                                                                                          \
+    }                                                                                              \
+    template <>                                                                                    \
+    ExpSum<R> shifted_exp(std::span<R> z) {                                                        \
+        R result[2] = {0, 0};                                                                      \
+        if (!z.empty()) {                                                                          \
+            HWY_DYNAMIC_DISPATCH(shifted_exp_##suffix)(z.data(), length(z.size()), result);        \
+        }                                                                                          \
+        return {result[0], result[1]};                                                             \
+    }                                                                                              \
+    template <>                                                                                    \
+    bool adam_update(const AdamStep& step, std::span<const R> g, std::span<const R> w,             \
+                     std::span<R> m, std::span<R> v, std::span<R> out) {                           \
+        RANKFOLD_EXPECT(g.size() % 16 == 0 && w.size() == g.size() && m.size() == g.size());       \
+        RANKFOLD_EXPECT(v.size() == g.size() && out.size() == g.size());                           \
+        return HWY_DYNAMIC_DISPATCH(adam_##suffix)(step, g.data(), w.data(), m.data(), v.data(),   \
+                                                   out.data(), length(g.size()));                  \
+    }                                                                                              \
+    template <>                                                                                    \
+    bool momentum_update(double rate, double momentum, std::span<const R> g, std::span<const R> w, \
+                         std::span<R> m, std::span<R> out) {                                       \
+        RANKFOLD_EXPECT(g.size() % 16 == 0 && w.size() == g.size() && m.size() == g.size());       \
+        RANKFOLD_EXPECT(out.size() == g.size());                                                   \
+        return HWY_DYNAMIC_DISPATCH(momentum_##suffix)(rate, momentum, g.data(), w.data(),         \
+                                                       m.data(), out.data(), length(g.size()));    \
+    }
+RANKFOLD_EXPORT(float, f)
+RANKFOLD_EXPORT(double, d)
+#undef RANKFOLD_EXPORT
+
+}  // namespace rankfold
+#endif  // HWY_ONCE

@@ -1,0 +1,81 @@
+#include <rankfold/core/random.hpp>
+#include <rankfold/nn/gradient_sum.hpp>
+
+#include "support/mpi_test.hpp"
+
+namespace rankfold::test {
+
+namespace {
+
+constexpr Index size = 16 * 9;
+
+float element(Index block, Index i) {
+    return static_cast<float>(Philox(1, Stream::synthetic_entry).normal(block, i));
+}
+
+/// The tree's sum of one element over the blocks of a node, one block at a time.
+float tree_sum(Range node, Index i) {
+    if (node.size() == 1) return element(node.begin, i);
+    const auto [left, right] = tree_halves(node);
+    return tree_sum(left, i) + tree_sum(right, i);
+}
+
+}  // namespace
+
+class GradientSumTest : public MpiTest {};
+
+TEST_F(GradientSumTest, TheTreeCutsAtPowersOfTwo) {
+    EXPECT_EQ(tree_halves({0, 8}), (std::pair<Range, Range>{{0, 4}, {4, 8}}));
+    EXPECT_EQ(tree_halves({0, 6}), (std::pair<Range, Range>{{0, 4}, {4, 6}}));
+    EXPECT_EQ(tree_halves({4, 7}), (std::pair<Range, Range>{{4, 6}, {6, 7}}));
+    EXPECT_EQ(tree_nodes(8, {0, 8}), (std::vector<Range>{{0, 8}}));
+    EXPECT_EQ(tree_nodes(8, {2, 5}), (std::vector<Range>{{2, 4}, {4, 5}}));
+    EXPECT_EQ(tree_nodes(6, {4, 6}), (std::vector<Range>{{4, 6}}));
+    EXPECT_EQ(tree_nodes(8, {3, 3}), (std::vector<Range>{}));
+}
+
+TEST_F(GradientSumTest, GivesTheBitsOfTheSerialTreeForAnyNumberOfBlocksAndBuckets) {
+    for (const Index blocks : {1, 2, 3, 4, 6, 8, 13}) {
+        for (const auto& ends : {std::vector<Index>{size}, std::vector<Index>{16, 80, size}}) {
+            SCOPED_TRACE(concat(blocks, " blocks, ", ends.size(), " buckets"));
+            GradientSum<float> sum(comm, blocks, ends);
+            Index node_number = 0;
+            for (const Range node : sum.nodes()) {
+                const auto partial = sum.partial(node_number++);
+                for (Index i = 0; i < size; ++i) {
+                    partial[static_cast<std::size_t>(i)] = tree_sum(node, i);
+                }
+            }
+            for (Index b = 0; b < sum.buckets(); ++b) sum.start(b);
+            sum.progress();
+            Index owned = 0;
+            for (Index b = 0; b < sum.buckets(); ++b) {
+                sum.finish(b);
+                const Range slice = sum.owned(b, comm.rank());
+                for (Index first = slice.begin; first < slice.end; first += 16) {
+                    const auto found = sum.sum(b, {first, first + 16});
+                    for (Index i = 0; i < 16; ++i) {
+                        EXPECT_EQ(found[static_cast<std::size_t>(i)],
+                                  tree_sum({0, blocks}, first + i));
+                    }
+                }
+                owned += slice.size();
+            }
+            EXPECT_EQ(comm.all_reduce(owned, Reduce::sum), size);
+        }
+    }
+}
+
+TEST_F(GradientSumTest, SendsTheBytesThatItPredicts) {
+    {
+        auto phase = ledger.phase("sum");
+        GradientSum<double> sum(comm, 8, {size});
+        sum.start(0);
+        sum.finish(0);
+    }
+    const auto& record = ledger.phases().back();
+    EXPECT_EQ(record.bytes_sent, record.bytes_predicted);
+    EXPECT_EQ(comm.size() > 1, record.bytes_sent > 0.0);
+}
+
+}  // namespace rankfold::test
