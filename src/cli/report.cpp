@@ -128,6 +128,11 @@ nlohmann::ordered_json run_report(const Run& run, Ledger& ledger) {
     report["options"] = run.options;
     report["build"] = build_facts();
     report["result"] = run.result;
+    for (const auto& row : run.history.rows) {
+        nlohmann::ordered_json step;
+        for (std::size_t c = 0; c < row.size(); ++c) step[run.history.columns[c]] = row[c];
+        report["result"]["history"].push_back(std::move(step));
+    }
     report["digest"] = run.digest;
     report["phases"] = phase_list;
     report["wall_seconds"] = wall;

@@ -2,9 +2,9 @@
 
 #include <cmath>
 
+#include <rankfold/comm/reproducible_sum.hpp>
 #include <rankfold/core/random.hpp>
-
-#include "als_side.hpp"
+#include <rankfold/factor/half_sweep.hpp>
 
 namespace rankfold {
 
@@ -33,19 +33,6 @@ RowProblem problem_of_side(const AlsOptions& options, double mean, Index cols) {
     return RowProblem::implicit(options.alpha, options.lambda, options.lambda_exponent);
 }
 
-/// ⟨XᵀX, YᵀY⟩ = Σ over all pairs of (x·y)², from the upper triangles.
-template <Real R>
-double all_pairs_square(const BlockRows<R>& x, const BlockRows<R>& y) {
-    const DenseMatrix<double> gx = gram(x);
-    const DenseMatrix<double> gy = gram(y);
-    double sum = 0.0;
-    for (Index i = 0; i < gx.rows(); ++i) {
-        sum += gx(i, i) * gy(i, i);
-        for (Index j = i + 1; j < gx.cols(); ++j) sum += 2.0 * gx(i, j) * gy(i, j);
-    }
-    return sum;
-}
-
 /// The alternation, on sides of either kind.
 template <Real R, template <Real> class Side, class Matrix>
 Factors<R> alternate(const Matrix& a, const Matrix& a_transposed, double entries, double mean,
@@ -60,9 +47,9 @@ Factors<R> alternate(const Matrix& a, const Matrix& a_transposed, double entries
     draw_start(factors.cols, options);
 
     const RowProblem row_problem = problem_of_side(options, mean, a.cols());
-    Side<R> rows(a, row_problem, a_transposed.layout(), options, "row");
-    Side<R> cols(a_transposed, problem_of_side(options, mean, a.rows()), a.layout(), options,
-                 "column");
+    Side<R> rows(a, row_problem, a_transposed.layout(), options.k, options.threads, "row");
+    Side<R> cols(a_transposed, problem_of_side(options, mean, a.rows()), a.layout(), options.k,
+                 options.threads, "column");
     const TensorList state = factors.tensors();
     TensorList restored = state;
     factors.history.columns = {"sweep", "objective"};

@@ -50,11 +50,12 @@ RowSolver<R>::RowSolver(Index k)
       weights_(static_cast<std::size_t>(panel_)), targets_(static_cast<std::size_t>(panel_)) {}
 
 template <Real R>
-bool RowSolver<R>::solve(const RowProblem& problem, std::span<const ColIndex> cols,
-                         std::span<const R> values, MatrixView<const R> y,
+bool RowSolver<R>::solve(const RowProblem& problem, const RowData<R>& row, MatrixView<const R> y,
                          MatrixView<const R> gram, std::span<R> x) {
     std::ranges::fill(x, R{0});
-    if (cols.empty()) return true;
+    const auto cols = row.cols;
+    const double mu = row.prior.empty() ? 0.0 : problem.prior_weight;
+    if (cols.empty() && mu == 0.0) return true;
     const MatrixView<R> a = normal_.view();
     const MatrixView<R> normal{a.data, k_, k_, a.ld};
     for (Index i = 0; i < k_; ++i) {
@@ -64,16 +65,20 @@ bool RowSolver<R>::solve(const RowProblem& problem, std::span<const ColIndex> co
             std::fill_n(normal.data + i * normal.ld, normal.ld, R{0});
         }
     }
-    const double lambda = problem.row_lambda(static_cast<Index>(cols.size()));
-    for (Index i = 0; i < k_; ++i) normal(i, i) += static_cast<R>(lambda);
+    const double ridge = problem.row_lambda(row.count) + mu;
+    for (Index i = 0; i < k_; ++i) normal(i, i) += static_cast<R>(ridge);
+    if (mu != 0.0) {
+        for (std::size_t f = 0; f < x.size(); ++f) x[f] = static_cast<R>(mu) * row.prior[f];
+    }
 
     const bool weighted = problem.w1 != 0.0 || problem.w0 != 1.0;
     for (std::size_t done = 0; done < cols.size();) {
         const std::size_t n = std::min(cols.size() - done, static_cast<std::size_t>(panel_));
         for (std::size_t e = 0; e < n; ++e) {
-            const auto v = static_cast<double>(values[done + e]);
+            const auto v = static_cast<double>(row.values[done + e]);
             weights_[e] = static_cast<R>(problem.weight(v));
-            targets_[e] = static_cast<R>(problem.target(v));
+            targets_[e] = row.targets.empty() ? static_cast<R>(problem.target(v))
+                                              : row.targets[done + e];
         }
         const MatrixView<R> p{plain_.view().data, static_cast<Index>(n), k_, plain_.cols()};
         const MatrixView<R> q{scaled_.view().data, static_cast<Index>(n), k_, scaled_.cols()};
@@ -84,7 +89,7 @@ bool RowSolver<R>::solve(const RowProblem& problem, std::span<const ColIndex> co
         done += n;
     }
     // without a ridge, a pivot at the level of rounding means a singular system
-    const R tiny = lambda > 0.0 ? R{0}
+    const R tiny = ridge > 0.0 ? R{0}
                                 : static_cast<R>(k_) * std::numeric_limits<R>::epsilon();
     return spd_solve<R>(normal, x, tiny) < 0;
 }

@@ -1,6 +1,7 @@
 #include <rankfold/linalg/lapack.hpp>
 
 #include <algorithm>
+#include <cmath>
 #include <type_traits>
 
 extern "C" {
@@ -10,6 +11,9 @@ void spotrs_(const char* uplo, const int* n, const int* nrhs, const float* a, co
              float* b, const int* ldb, int* info);
 void dpotrs_(const char* uplo, const int* n, const int* nrhs, const double* a, const int* lda,
              double* b, const int* ldb, int* info);
+void dgesdd_(const char* jobz, const int* m, const int* n, double* a, const int* lda, double* s,
+             double* u, const int* ldu, double* vt, const int* ldvt, double* work,
+             const int* lwork, int* iwork, int* info);
 }
 
 namespace rankfold {
@@ -49,6 +53,44 @@ void cholesky_solve_rows(MatrixView<const R> u, MatrixView<R> x) {
     } else {
         dpotrs_("L", &n, &nrhs, u.data, &lda, x.data, &n, &info);
     }
+}
+
+SmallSvd small_svd(MatrixView<const double> a) {
+    const Index r = std::min(a.rows, a.cols);
+    SmallSvd result{DenseMatrix<double>(a.rows, r), std::vector<double>(static_cast<std::size_t>(r)),
+                    DenseMatrix<double>(r, a.cols)};
+    if (r == 0) return result;
+    DenseMatrix<double> copy(a.rows, a.cols);
+    for (Index i = 0; i < a.rows; ++i) std::ranges::copy(a.row(i), copy.row(i).begin());
+    // column-major, the copy is Aᵀ = V S Uᵀ: LAPACK's U is our V, and its V our U
+    const int m = narrow<int>(a.cols);
+    const int n = narrow<int>(a.rows);
+    const int k = narrow<int>(r);
+    std::vector<int> integers(static_cast<std::size_t>(8 * r));
+    std::vector<double> work(1);
+    int info = 0;
+    for (int lwork = -1;;) {
+        dgesdd_("S", &m, &n, copy.data().data(), &m, result.s.data(), result.vt.data().data(), &m,
+                result.u.data().data(), &k, work.data(), &lwork, integers.data(), &info);
+        if (lwork != -1 || info != 0) break;
+        lwork = narrow<int>(static_cast<Index>(work[0]) + 1);
+        work.resize(static_cast<std::size_t>(lwork));
+    }
+    if (info != 0) {
+        throw Error(Fault::check, concat("the singular value decomposition of a ", a.rows, " x ",
+                                         a.cols, " matrix failed (", info,
+                                         "); is every number finite?"));
+    }
+    for (Index c = 0; c < r; ++c) {
+        Index largest = 0;
+        for (Index i = 1; i < a.rows; ++i) {
+            if (std::abs(result.u(i, c)) > std::abs(result.u(largest, c))) largest = i;
+        }
+        if (result.u(largest, c) >= 0.0) continue;
+        for (Index i = 0; i < a.rows; ++i) result.u(i, c) = -result.u(i, c);
+        for (double& v : result.vt.row(c)) v = -v;
+    }
+    return result;
 }
 
 template Index cholesky_upper(MatrixView<float>, float);

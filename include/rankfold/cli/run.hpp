@@ -11,6 +11,7 @@
 
 #include <rankfold/cli/options.hpp>
 #include <rankfold/comm/communicator.hpp>
+#include <rankfold/dist/factors.hpp>
 #include <rankfold/dist/steering.hpp>
 
 namespace rankfold::cli {
@@ -68,6 +69,8 @@ struct Run {
 
     nlohmann::ordered_json result = nlohmann::ordered_json::object();  ///< of the report
     std::string digest{};                                              ///< 16 hex digits
+
+    History history{};  ///< of the loop, also of the steps before a resume; the report has it
 
     /// Prints a line a person reads to stdout, on rank 0 only.
     void say(const std::string& line) const;

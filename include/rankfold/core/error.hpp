@@ -13,6 +13,7 @@ enum class Fault {
     input = 2,   ///< the input or the options are wrong
     system = 3,  ///< the machine failed: I/O, MPI, memory
     bug = 4,     ///< we are wrong
+    stopped = 75,  ///< not a failure: stopped on request, with a checkpoint written
 };
 
 /// A failure in one line: problem (where) and what to do.

@@ -1,7 +1,9 @@
 // Factorizations of small dense matrices by LAPACK.
 #pragma once
 
-#include <rankfold/linalg/views.hpp>
+#include <vector>
+
+#include <rankfold/linalg/dense.hpp>
 
 namespace rankfold {
 
@@ -17,5 +19,17 @@ template <Real R>
 /// @param x  any number of rows x k, ld == k
 template <Real R>
 void cholesky_solve_rows(MatrixView<const R> u, MatrixView<R> x);
+
+/// A = U diag(s) Vᵀ with s decreasing; r = min(m, n).
+struct SmallSvd {
+    DenseMatrix<double> u;   ///< m x r
+    std::vector<double> s;   ///< r
+    DenseMatrix<double> vt;  ///< r x n
+};
+
+/// The singular value decomposition of a matrix that this rank holds whole, by divide and conquer.
+/// The element of largest magnitude of every left vector is positive.
+/// @throws Error (Fault::check): it did not converge (a number is not finite)
+[[nodiscard]] SmallSvd small_svd(MatrixView<const double> a);
 
 }  // namespace rankfold

@@ -1,6 +1,7 @@
 // rankfold als: a matrix file in, a factors file out.
 #include <fmt/format.h>
 
+#include <rankfold/cli/loop.hpp>
 #include <rankfold/cli/run.hpp>
 #include <rankfold/comm/reproducible_sum.hpp>
 #include <rankfold/data/matrix_file.hpp>
@@ -16,6 +17,7 @@ struct AlsCommand {
     std::string out;
     std::string centering = "mean";
     AlsOptions als;
+    LoopOptions loop;
 };
 
 /// The smallest and the largest given value. @collective
@@ -68,7 +70,7 @@ void run_als(Run& run, const AlsCommand& o) {
     check_problem(a, als_options);
     if (run.common.dry_run) return;
 
-    const Steering steering = run.steering();
+    const Steering steering = steer(run, o.loop, {{"matrix", digest_text(a.digest)}});
     auto factors = std::make_shared<Factors<R>>();
     if (a.sparse) {
         *factors = als(*a.sparse, als_options, steering);
@@ -79,6 +81,7 @@ void run_als(Run& run, const AlsCommand& o) {
     }
     factors->ids = a.ids;
     factors->options = run.options.dump();
+    factors->history = run.history;
     {
         const auto phase = run.comm.ledger().phase("write");
         write_factors(o.out, *factors,
@@ -92,8 +95,8 @@ void run_als(Run& run, const AlsCommand& o) {
     run.result["entries"] = a.entries();
     run.result["method"] = factors->method;
     auto objective = nlohmann::ordered_json::array();
-    for (const auto& step : run.result["history"]) {
-        objective.push_back({{"block", "sweep"}, {"value", step["objective"]}});
+    for (const auto& row : run.history.rows) {
+        objective.push_back({{"block", "sweep"}, {"value", row[1]}});
     }
     run.result["objective"] = objective;
     run.say(fmt::format("{}: {} x {} matrix with {} entries, k = {}, {} sweeps", factors->method,
@@ -131,6 +134,7 @@ Action declare_als(Options& options) {
                 Accept::one_of({"mean", "none"}));
     options.add("start-deviation", o->als.start_deviation,
                 "Standard deviation of the column factors' start", Accept::above(0));
+    o->loop.declare(options);
     options.examples(
         "rankfold als ratings.h5 --factors 32 --lambda 0.05 --out factors.h5\n"
         "mpirun -n 4 rankfold als clicks.h5 --implicit --factors 64 --out factors.h5\n"

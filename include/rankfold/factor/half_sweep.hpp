@@ -1,0 +1,91 @@
+// Half sweeps: all rows of one side of an alternation, solved with the other side held fixed.
+#pragma once
+
+#include <vector>
+
+#include <rankfold/dist/row_exchange.hpp>
+#include <rankfold/factor/row_problem.hpp>
+
+namespace rankfold {
+
+/// What one side adds to an objective.
+struct SideLoss {
+    double entries = 0.0;  ///< Σ over the given entries of their loss, without the α0 part
+    double ridge = 0.0;    ///< Σ λ_i ‖x_i‖² (+ μ ‖x_i − p_i‖²) over this side's rows
+};
+
+/// What may be given beside the matrix itself; everything is borrowed and may be absent.
+template <Real R>
+struct SideExtras {
+    std::span<const R> targets{};       ///< b of every local entry, instead of the values'
+    std::span<const Index> counts{};    ///< n_i of every local row, instead of its entries
+    const BlockRows<R>* prior = nullptr;  ///< p, laid out like the rows
+};
+
+/// One side on a sparse matrix. The matrix is borrowed; all members are collective over its
+/// communicator, and their bits depend neither on its ranks nor on the threads.
+template <Real R>
+class SparseSide {
+public:
+    /// @param fixed  layout of the other side's factors
+    /// @param axis   "row" or "column", for messages
+    SparseSide(const BlockRowCsr<R>& a, const RowProblem& problem, const ShardLayout& fixed,
+               Index k, Index threads, const char* axis);
+
+    /// x ← argmin with y fixed.
+    /// @throws Error (Fault::check), agreed: a row's system is not positive definite (its index)
+    void solve(const BlockRows<R>& y, BlockRows<R>& x, const SideExtras<R>& extras = {});
+
+    /// The losses of x with the fixed side as solve() or gather() last fetched it.
+    [[nodiscard]] SideLoss losses(const BlockRows<R>& x, const SideExtras<R>& extras = {}) const;
+
+    /// The ridge part of losses() alone.
+    [[nodiscard]] double ridge(const BlockRows<R>& x, const SideExtras<R>& extras = {}) const;
+
+    /// Fetches the fixed side.
+    void gather(const BlockRows<R>& y);
+
+    /// x_i·y_j of every local entry, in the entries' order, with the fixed side as last fetched.
+    void scores(const BlockRows<R>& x, std::span<R> out) const;
+
+private:
+    [[nodiscard]] RowData<R> row(Index local, const SideExtras<R>& extras) const;
+    [[nodiscard]] double row_ridge(const RowData<R>& row, std::span<const R> x) const;
+
+    const BlockRowCsr<R>& a_;
+    RowProblem problem_;
+    Index threads_;
+    const char* axis_;
+    RowExchange exchange_;
+    DenseMatrix<R> fixed_;  // the fixed side's rows, as gathered
+    std::vector<RowSolver<R>> solvers_;
+};
+
+/// One side on a matrix of which every element is given. All rows share one normal matrix:
+/// X = (A − μ) Y (YᵀY + λ n^ν I)⁻¹, one shard of rows at a time.
+template <Real R>
+class DenseSide {
+public:
+    DenseSide(const BlockRows<R>& a, const RowProblem& problem, const ShardLayout& fixed, Index k,
+              Index threads, const char* axis);
+
+    void solve(const BlockRows<R>& y, BlockRows<R>& x);
+    [[nodiscard]] SideLoss losses(const BlockRows<R>& x) const;
+    [[nodiscard]] double ridge(const BlockRows<R>& x) const;
+
+private:
+    [[nodiscard]] double shard_ridge(MatrixView<const R> x) const;
+
+    const BlockRows<R>& a_;
+    RowProblem problem_;
+    Index threads_;
+    const char* axis_;
+    RowExchange exchange_;
+    DenseMatrix<R> fixed_;
+};
+
+/// Σ over all pairs of (x·y)², that is ⟨XᵀX, YᵀY⟩. @collective over the communicator of both
+template <Real R>
+[[nodiscard]] double all_pairs_square(const BlockRows<R>& x, const BlockRows<R>& y);
+
+}  // namespace rankfold

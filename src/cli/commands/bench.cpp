@@ -1,0 +1,118 @@
+// rankfold bench: the speed of one part on this machine, held against its own dense products.
+#include <algorithm>
+#include <thread>
+
+#include <fmt/format.h>
+
+#include <rankfold/bench/als_bench.hpp>
+#include <rankfold/bench/mlp_bench.hpp>
+#include <rankfold/cli/report.hpp>
+#include <rankfold/cli/run.hpp>
+
+namespace rankfold::cli {
+
+namespace {
+
+struct BenchCommand {
+    std::string part;
+    SyntheticRatings ratings{.rows = 138493, .cols = 26744, .nnz = 19000000};
+    AlsOptions als;
+    std::vector<Index> layers{784, 1024, 1024, 10};
+    Index batch = 1024;
+    Index micro_batches = 0;
+    Index steps = 20;
+    Index repeats = 5;
+    std::string json;
+};
+
+/// Ranks times threads against the processors that this node has.
+bool oversubscribed(const Communicator& comm, Index threads) {
+    return comm.size() * threads > static_cast<Index>(std::thread::hardware_concurrency());
+}
+
+nlohmann::ordered_json bench_json(const BenchResult& r, bool too_many) {
+    auto problem = nlohmann::ordered_json::object();
+    for (const auto& [name, value] : r.problem) problem[name] = value;
+    nlohmann::ordered_json json{
+        {"bench", r.bench},
+        {"problem", problem},
+        {"seconds",
+         {{"median", r.median()},
+          {"min", std::ranges::min(r.seconds)},
+          {"max", std::ranges::max(r.seconds)}}},
+        {"gflops", r.gflops()},
+        {"sgemm_gflops", r.gemm_gflops},
+        {"share_of_sgemm", nullptr}};
+    if (!too_many) json["share_of_sgemm"] = r.gflops() / r.gemm_gflops;
+    for (const auto& [name, value] : r.extra) json[name] = value;
+    return json;
+}
+
+template <Real R>
+BenchResult measure(Run& run, const BenchCommand& o) {
+    if (o.part == "als") {
+        AlsOptions als = o.als;
+        als.threads = run.common.threads;
+        SyntheticRatings ratings = o.ratings;
+        ratings.seed = static_cast<std::uint64_t>(run.common.seed);
+        return bench_als<R>(run.comm, ratings, als, o.repeats);
+    }
+    return bench_mlp<R>(run.comm, {.layers = o.layers,
+                                   .batch = o.batch,
+                                   .micro_batches = o.micro_batches,
+                                   .steps = o.steps,
+                                   .repeats = o.repeats,
+                                   .threads = run.common.threads,
+                                   .seed = static_cast<std::uint64_t>(run.common.seed)});
+}
+
+void run_bench(Run& run, const BenchCommand& o) {
+    if (!o.json.empty()) run.check_output(o.json, {});
+    if (run.common.dry_run) return;
+    const BenchResult r = run.common.precision == "float" ? measure<float>(run, o)
+                                                          : measure<double>(run, o);
+    const bool too_many = oversubscribed(run.comm, run.common.threads);
+    run.result = bench_json(r, too_many);
+    run.say(fmt::format("{}: median {:.4g} s ({:.4g} … {:.4g}) of {} repeats; {:.1f} GF/s, {} of "
+                        "the {:.1f} GF/s that {} ranks' gemm gives in this run",
+                        r.bench, r.median(), std::ranges::min(r.seconds),
+                        std::ranges::max(r.seconds), r.seconds.size(), r.gflops(),
+                        too_many ? std::string("(oversubscribed: no share)")
+                                 : fmt::format("{:.1f} %", 100.0 * r.gflops() / r.gemm_gflops),
+                        r.gemm_gflops, run.comm.size()));
+    run.say(run.result.dump());
+    if (!o.json.empty()) write_json(run.comm, o.json, run.result);
+}
+
+}  // namespace
+
+Action declare_bench(Options& options) {
+    auto o = std::make_shared<BenchCommand>();
+    options.positional("part", o->part, "als (a sweep) or mlp (a training step)");
+    options.add("repeats", o->repeats, "Measurements; the median counts", Accept::between(1, 1000));
+    options.add("json", o->json, "Write the figures to this file too");
+    options.add("rows", o->ratings.rows, "als: rows of the generated matrix", Accept::at_least(1));
+    options.add("cols", o->ratings.cols, "als: columns", Accept::at_least(1));
+    options.add("nnz", o->ratings.nnz, "als: entries", Accept::at_least(1));
+    options.add("factors", o->als.k, "als: number of factors", Accept::between(1, 65536));
+    options.add("implicit", o->als.implicit, "als: implicit feedback");
+    options.add("layers", o->layers, "mlp: widths from input to output", Accept::at_least(1));
+    options.add("batch", o->batch, "mlp: global batch", Accept::at_least(1));
+    options.add("micro-batches", o->micro_batches, "mlp: blocks of a batch; 0 for the default",
+                Accept::at_least(0));
+    options.add("steps", o->steps, "mlp: steps in one measurement", Accept::at_least(1));
+    options.examples(
+        "mpirun -n 2 rankfold bench als\n"
+        "mpirun -n 2 rankfold bench als --factors 128 --json als.json\n"
+        "mpirun -n 2 rankfold bench mlp --layers 784,1024,1024,10 --batch 1024");
+    return [o](Run& run) {
+        const std::vector<std::string> parts{"als", "mlp"};
+        if (std::ranges::find(parts, o->part) == parts.end()) {
+            throw input_error("there is no benchmark ", o->part, did_you_mean(o->part, parts),
+                              "; there are als and mlp");
+        }
+        run_bench(run, *o);
+    };
+}
+
+}  // namespace rankfold::cli

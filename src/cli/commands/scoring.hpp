@@ -1,0 +1,58 @@
+// What the commands that score rows share: opening models, and matrices in a model's layout.
+#pragma once
+
+#include <memory>
+#include <optional>
+#include <string>
+
+#include <rankfold/cli/run.hpp>
+#include <rankfold/data/matrix_file.hpp>
+#include <rankfold/eval/align.hpp>
+#include <rankfold/eval/baselines.hpp>
+
+namespace rankfold::cli {
+
+/// The matrix of a file, from an earlier stage or read. @collective
+template <Real R>
+[[nodiscard]] std::shared_ptr<const MatrixData<R>> load_matrix(Run& run, const std::string& path);
+
+/// The names at these positions of an axis ("obs" or "var"), on rank 0. @collective
+[[nodiscard]] std::vector<std::string> names_on_root(const Communicator& comm, const IdSource& ids,
+                                                     const std::string& axis,
+                                                     const std::vector<Index>& positions);
+
+/// A model file opened for scoring rows. Pinned: the scorer refers to what it holds.
+template <Real R>
+class Model {
+public:
+    /// @param inputs  the matrix whose rows a network reads, if it reads matrix rows; or null
+    /// @collective @throws Error (Fault::input), agreed
+    Model(Run& run, const std::string& path, const MatrixData<R>* inputs);
+    ~Model();
+    Model(const Model&) = delete;
+    Model& operator=(const Model&) = delete;
+
+    /// "als", "svd", … or "mlp": the key of its results.
+    [[nodiscard]] const std::string& name() const;
+    [[nodiscard]] const std::string& path() const;
+    [[nodiscard]] ScorerRef<R> scorer() const;
+    /// Names of the scorer's rows and columns.
+    [[nodiscard]] const IdSource& ids() const;
+    /// What it predicts for unknown rows or columns, if it says.
+    [[nodiscard]] std::optional<Offsets> offsets() const;
+    /// True if it scores the classes of labelled rows.
+    [[nodiscard]] bool classifies() const;
+    /// True if its scores predict values, so that their errors mean something.
+    [[nodiscard]] bool rates() const;
+
+private:
+    struct Impl;
+    std::unique_ptr<Impl> impl_;
+};
+
+/// A sparse matrix in the rows and columns of a model, matched by names where both have them, else
+/// by position. @collective
+template <Real R>
+[[nodiscard]] Aligned<R> align_with(const Model<R>& model, const MatrixData<R>& matrix);
+
+}  // namespace rankfold::cli
