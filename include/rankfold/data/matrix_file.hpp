@@ -40,17 +40,27 @@ struct MatrixData {
 /// Reads a matrix file, each rank its own rows, and validates all of it: layout, monotone indptr,
 /// indices in range and increasing in each row, finite values, no reference to other files.
 ///
-/// Values stored in another precision (or as bytes) are converted to R.
+/// Values stored in another precision (or as bytes) are converted to R. AnnData's csr_matrix,
+/// csc_matrix (transposed on the way) and dense arrays are read; rows whose columns are in disorder
+/// are sorted, labels may be integers or a categorical column.
 /// @collective over comm
 /// @throws Error (Fault::input), agreed: what is wrong, in which file and dataset, at which row
 template <Real R>
 [[nodiscard]] MatrixData<R> read_matrix(const Communicator& comm, const std::string& path);
 
+/// A dataset with one integer an entry that stands beside X, e.g. "X/time": this rank's part, in the
+/// order of its entries; nothing if the file has none (or the matrix is dense).
+/// @collective over the matrix's communicator
+/// @throws Error (Fault::input), agreed: of another length, or not integers
+template <Real R>
+[[nodiscard]] std::optional<std::vector<std::int64_t>> read_per_entry(const MatrixData<R>& matrix,
+                                                                      const std::string& dataset);
+
 /// Names to be written with a matrix that is being made: of all rows or of all columns. Only rank
 /// 0's copy counts. Integer names are kept as numbers beside their text.
 struct Names {
-    std::vector<std::string> text;
-    std::vector<std::int64_t> numbers;  ///< instead of text, when names are integers
+    std::vector<std::string> text{};
+    std::vector<std::int64_t> numbers{};  ///< instead of text, when names are integers
 };
 
 /// What may stand beside X in a matrix file that is being written.

@@ -18,14 +18,14 @@ namespace rankfold {
 /// the root is "".
 struct FileNotes {
     /// "factors", "network" or "checkpoint"
-    std::string kind;
+    std::string kind{};
     /// Attributes of each group as the text of a JSON object: numbers and strings become attributes
     /// of their type, nested values their JSON text.
-    std::map<std::string, std::string> attributes;
+    std::map<std::string, std::string> attributes{};
     /// A table under <group>/history, with its column names.
-    std::map<std::string, History> histories;
+    std::map<std::string, History> histories{};
     /// obs and var groups copied from the source into the group.
-    std::map<std::string, IdSource> ids;
+    std::map<std::string, IdSource> ids{};
 };
 
 /// Writes a file of tensors, each rank its own part.
