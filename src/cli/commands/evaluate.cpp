@@ -312,7 +312,7 @@ void check_parts(const EvaluateCommand& o, const Parts<R>& parts,
 
 template <Real R>
 void run_evaluate(Run& run, const EvaluateCommand& o) {
-    if (o.test.empty()) throw input_error("rankfold evaluate: --test FILE is missing; see --help");
+    if (o.test.empty()) throw input_error("evaluate: --test FILE is missing; see --help");
     const auto load = [&](const std::string& path) {
         return path.empty() ? nullptr : load_matrix<R>(run, path);
     };

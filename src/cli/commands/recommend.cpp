@@ -257,7 +257,7 @@ template <Real R>
 void run_recommend(Run& run, const RecommendCommand& o) {
     if (o.train.empty()) {
         throw input_error(
-            "rankfold recommend: --train FILE is missing, whose entries are left out "
+            "recommend: --train FILE is missing, whose entries are left out "
             "as seen; see --help");
     }
     if (!o.out.empty()) run.check_output(o.out, {o.model, o.train});

@@ -73,6 +73,7 @@ std::vector<ReadyPart<R>> split_sparse(Run& run, const SplitCommand& o,
                                 parts.rows_short_of_negatives, o.rule.negatives));
         }
     }
+    return ready;
 }
 
 /// The names of the chosen rows: as numbers if all are whole numbers.
