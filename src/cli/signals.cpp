@@ -1,6 +1,7 @@
 #include <rankfold/cli/signals.hpp>
 
 #include <csignal>
+#include <initializer_list>
 
 #include <unistd.h>
 
