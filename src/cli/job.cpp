@@ -149,8 +149,9 @@ std::vector<std::string> arguments_of(const Stage& stage, const std::vector<Stag
                                       const std::string& where, std::optional<Index> seed,
                                       const std::vector<std::string>& common) {
     Options options(stage.command, "");
-    static_cast<void>(command_named(stage.command).declare(options));
-    CommonOptions().declare(options);
+    const Action owner = command_named(stage.command).declare(options);  // of the bound variables
+    CommonOptions common_options;
+    common_options.declare(options);
     const std::vector<std::string> known = options.names();
 
     std::vector<std::string> arguments;

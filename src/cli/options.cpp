@@ -159,7 +159,7 @@ void Options::add(const std::string& name, T& value, const std::string& help, Ac
         entry.option = parser_->app.add_flag("--" + name + ",!--no-" + name, value, help);
     } else {
         auto* option = parser_->app.add_option("--" + name, value, help);
-        if constexpr (IsVector<T>::value) option->delimiter(',');
+        if constexpr (IsVector<T>::value) option->delimiter(',')->allow_extra_args(false);
         option->default_str(default_text(value));
         constexpr bool numeric = !std::is_same_v<T, std::string> &&
                                  !std::is_same_v<T, std::vector<std::string>> &&

@@ -143,7 +143,8 @@ std::optional<Checkpoints::Restored> Checkpoints::restore(TensorList& state) con
             if (trouble.empty()) {
                 file->read(state);
                 const json found = json::parse(json::parse(attributes).value("checksums", "{}"));
-                for (const auto& [name, sum] : checksums(comm_, state).items()) {
+                const json now = checksums(comm_, state);
+                for (const auto& [name, sum] : now.items()) {
                     if (found.value(name, "") != sum) trouble = name + " has a wrong checksum";
                 }
             }

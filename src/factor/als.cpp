@@ -22,15 +22,17 @@ void draw_start(BlockRows<R>& y, const AlsOptions& options) {
     }
 }
 
-RowProblem problem_of_side(const AlsOptions& options, double mean, Index cols) {
-    if (!options.implicit) {
-        return RowProblem::explicit_values(options.lambda, options.lambda_exponent, mean);
-    }
-    if (options.unobserved_weight) {
-        return RowProblem::implicit_unobserved(*options.unobserved_weight, options.lambda,
-                                               options.lambda_exponent, cols);
-    }
-    return RowProblem::implicit(options.alpha, options.lambda, options.lambda_exponent);
+/// The factors of a matrix of either kind at the start.
+template <Real R, class Matrix>
+Factors<R> start(const Matrix& a, const Matrix& transposed, double mean,
+                 const AlsOptions& options) {
+    Factors<R> factors;
+    factors.rows = BlockRows<R>(a.comm(), a.layout(), options.k);
+    factors.cols = BlockRows<R>(a.comm(), transposed.layout(), options.k);
+    factors.global_mean = mean;
+    factors.method = options.implicit ? "als-implicit" : "als-explicit";
+    draw_start(factors.cols, options);
+    return factors;
 }
 
 /// The alternation, on sides of either kind.
@@ -39,16 +41,11 @@ Factors<R> alternate(const Matrix& a, const Matrix& a_transposed, double entries
                      const AlsOptions& options, const Steering& steering) {
     RANKFOLD_EXPECT(options.k > 0 && options.sweeps >= 0 && options.threads > 0);
     const Communicator& comm = a.comm();
-    Factors<R> factors;
-    factors.rows = BlockRows<R>(comm, a.layout(), options.k);
-    factors.cols = BlockRows<R>(comm, a_transposed.layout(), options.k);
-    factors.global_mean = mean;
-    factors.method = options.implicit ? "als-implicit" : "als-explicit";
-    draw_start(factors.cols, options);
+    Factors<R> factors = start<R>(a, a_transposed, mean, options);
 
-    const RowProblem row_problem = problem_of_side(options, mean, a.cols());
-    Side<R> rows(a, row_problem, a_transposed.layout(), options.k, options.threads, "row");
-    Side<R> cols(a_transposed, problem_of_side(options, mean, a.rows()), a.layout(), options.k,
+    const RowProblem problem = row_problem(options, mean, a.cols());
+    Side<R> rows(a, problem, a_transposed.layout(), options.k, options.threads, "row");
+    Side<R> cols(a_transposed, row_problem(options, mean, a.rows()), a.layout(), options.k,
                  options.threads, "column");
     const TensorList state = factors.tensors();
     TensorList restored = state;
@@ -63,8 +60,8 @@ Factors<R> alternate(const Matrix& a, const Matrix& a_transposed, double entries
             const auto phase = comm.ledger().phase("als objective");
             const SideLoss loss = cols.losses(factors.cols);
             double objective = loss.entries + loss.ridge + rows.ridge(factors.rows);
-            if (row_problem.alpha0 != 0.0) {
-                objective += row_problem.alpha0 * all_pairs_square(factors.rows, factors.cols);
+            if (problem.alpha0 != 0.0) {
+                objective += problem.alpha0 * all_pairs_square(factors.rows, factors.cols);
             }
             progress.values.emplace_back("objective", objective);
             if (!options.implicit) {
@@ -94,21 +91,42 @@ double mean_of(const Communicator& comm, Range shards, Index entries, const Sum&
     return reproducible_sum(comm, sums) / static_cast<double>(entries);
 }
 
+/// μ of a sparse matrix.
+template <Real R>
+double entry_mean(const BlockRowCsr<R>& a, const AlsOptions& options) {
+    if (options.implicit || options.centering == Centering::none) return 0.0;
+    return mean_of(a.comm(), a.shards(), a.nnz(), [&](Index s) {
+        const CsrView<R> rows = a.shard(s);
+        double sum = 0.0;
+        for (Index i = 0; i < rows.rows; ++i) {
+            for (const R v : rows.row_values(i)) sum += static_cast<double>(v);
+        }
+        return sum;
+    });
+}
+
 }  // namespace
+
+RowProblem row_problem(const AlsOptions& options, double mean, Index cols) {
+    if (!options.implicit) {
+        return RowProblem::explicit_values(options.lambda, options.lambda_exponent, mean);
+    }
+    if (options.unobserved_weight) {
+        return RowProblem::implicit_unobserved(*options.unobserved_weight, options.lambda,
+                                               options.lambda_exponent, cols);
+    }
+    return RowProblem::implicit(options.alpha, options.lambda, options.lambda_exponent);
+}
+
+template <Real R>
+Factors<R> start_factors(const BlockRowCsr<R>& a, const BlockRowCsr<R>& transposed,
+                         const AlsOptions& options) {
+    return start<R>(a, transposed, entry_mean(a, options), options);
+}
 
 template <Real R>
 Factors<R> als(const BlockRowCsr<R>& a, const AlsOptions& options, const Steering& steering) {
-    double mean = 0.0;
-    if (!options.implicit && options.centering == Centering::mean) {
-        mean = mean_of(a.comm(), a.shards(), a.nnz(), [&](Index s) {
-            const CsrView<R> rows = a.shard(s);
-            double sum = 0.0;
-            for (Index i = 0; i < rows.rows; ++i) {
-                for (const R v : rows.row_values(i)) sum += static_cast<double>(v);
-            }
-            return sum;
-        });
-    }
+    const double mean = entry_mean(a, options);
     BlockRowCsr<R> transposed;
     {
         const auto phase = a.comm().ledger().phase("transpose");
@@ -161,6 +179,10 @@ template Factors<float> als(const BlockRowCsr<float>&, const AlsOptions&, const 
 template Factors<double> als(const BlockRowCsr<double>&, const AlsOptions&, const Steering&);
 template Factors<float> als(const BlockRows<float>&, const AlsOptions&, const Steering&);
 template Factors<double> als(const BlockRows<double>&, const AlsOptions&, const Steering&);
+template Factors<float> start_factors(const BlockRowCsr<float>&, const BlockRowCsr<float>&,
+                                      const AlsOptions&);
+template Factors<double> start_factors(const BlockRowCsr<double>&, const BlockRowCsr<double>&,
+                                       const AlsOptions&);
 template BlockRowCsr<float> sparsify(const BlockRows<float>&);
 template BlockRowCsr<double> sparsify(const BlockRows<double>&);
 

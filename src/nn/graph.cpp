@@ -26,7 +26,7 @@ Enum value_of(const std::array<const char*, N>& names, const std::string& name, 
 }
 
 constexpr std::array activations{"identity", "relu", "tanh", "sigmoid"};
-constexpr std::array kinds{"dense", "factored"};
+constexpr std::array kinds{"dense", "factored", "embedding", "concat"};
 constexpr std::array origins{"trained", "fixed", "external"};
 
 LayerSpec layer_of(const Json& json) {
@@ -75,7 +75,9 @@ Graph Graph::parse(const std::string& text) {
     try {
         const Json json = Json::parse(text);
         for (const Json& input : json.at("inputs")) {
-            graph.inputs.push_back({.name = input.at("name"), .width = input.at("width")});
+            graph.inputs.push_back({.name = input.at("name"),
+                                    .width = input.at("width"),
+                                    .index = input.value("index", false)});
         }
         for (const Json& layer : json.at("layers")) graph.layers.push_back(layer_of(layer));
     } catch (const Json::exception& error) {
@@ -90,6 +92,7 @@ std::string Graph::text() const {
     json["inputs"] = Json::array();
     for (const InputSpec& input : inputs) {
         json["inputs"].push_back({{"name", input.name}, {"width", input.width}});
+        if (input.index) json["inputs"].back()["index"] = true;
     }
     json["layers"] = Json::array();
     for (const LayerSpec& layer : layers) json["layers"].push_back(json_of(layer));
@@ -104,6 +107,13 @@ Index Graph::width(const std::string& name) const {
         if (layer.name == name) return layer.outputs;
     }
     throw input_error("the network has no layer or input \"", name, "\"");
+}
+
+bool Graph::is_index(const std::string& name) const {
+    for (const InputSpec& input : inputs) {
+        if (input.name == name) return input.index;
+    }
+    return false;
 }
 
 void Graph::check() const {
@@ -124,15 +134,30 @@ void Graph::check() const {
         if (layer.name.empty() || layer.name.find('/') != std::string::npos) {
             throw wrong("has no proper name");
         }
-        if (layer.inputs.size() != 1) throw wrong("must have one input");
+        const bool joins = layer.kind == LayerKind::concat;
+        if (joins ? layer.inputs.empty() : layer.inputs.size() != 1) {
+            throw wrong(joins ? "must have inputs" : "must have one input");
+        }
         for (const std::string& input : layer.inputs) {
             if (!known.contains(input)) throw wrong("uses \"" + input + "\" before it is known");
+            if (is_index(input) != (layer.kind == LayerKind::embedding)) {
+                throw wrong("cannot read \"" + input + "\": indices are for embeddings only");
+            }
         }
         if (!fits(layer.outputs)) throw wrong("has no proper number of outputs");
         if (!(layer.dropout >= 0.0 && layer.dropout < 1.0))
             throw wrong("has dropout not in [0, 1)");
         if (layer.kind == LayerKind::factored && !fits(layer.inner)) {
             throw wrong("has no proper inner size");
+        }
+        if (joins) {
+            Index total = 0;
+            for (const std::string& input : layer.inputs) total += width(input);
+            if (layer.outputs != total) throw wrong("has not as many outputs as its inputs");
+        }
+        const bool plain = layer.kind == LayerKind::embedding || joins;
+        if (plain && (layer.activation != Activation::identity || layer.dropout > 0.0)) {
+            throw wrong("can have neither activation nor dropout");
         }
         if (!known.insert(layer.name).second) throw wrong("stands twice in the network");
     }

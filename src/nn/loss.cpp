@@ -33,6 +33,47 @@ double cross_entropy(double factor, MatrixView<R> z, Target target) {
     return total;
 }
 
+template <Real R>
+double squared(const Targets<R>& targets, double factor, MatrixView<R> z) {
+    RANKFOLD_EXPECT(targets.values.size() == at(z.rows * z.cols));
+    double total = 0.0;
+    for (Index i = 0; i < z.rows; ++i) {
+        const double weight =
+            targets.weights.empty() ? 1.0 : static_cast<double>(targets.weights[at(i)]);
+        for (Index f = 0; f < z.cols; ++f) {
+            const double error = static_cast<double>(z(i, f)) -
+                                 static_cast<double>(targets.values[at(i * z.cols + f)]);
+            total += weight * error * error;
+            z(i, f) = static_cast<R>(2.0 * factor * weight * error);
+        }
+    }
+    return total;
+}
+
+template <Real R>
+double factorization(const Targets<R>& targets, double factor, MatrixView<R> z) {
+    RANKFOLD_EXPECT(targets.values.size() == at(z.rows) && z.cols % 2 == 0);
+    const Index k = z.cols / 2;
+    double total = 0.0;
+    for (Index i = 0; i < z.rows; ++i) {
+        const double rho = static_cast<double>(targets.row_ridge[at(i)]);
+        const double kappa = static_cast<double>(targets.col_ridge[at(i)]);
+        double error = -static_cast<double>(targets.values[at(i)]);
+        for (Index c = 0; c < k; ++c) {
+            error += static_cast<double>(z(i, c)) * static_cast<double>(z(i, k + c));
+        }
+        total += error * error;
+        for (Index c = 0; c < k; ++c) {
+            const auto f = static_cast<double>(z(i, c));
+            const auto g = static_cast<double>(z(i, k + c));
+            total += rho * f * f + kappa * g * g;
+            z(i, c) = static_cast<R>(2.0 * factor * (error * g + rho * f));
+            z(i, k + c) = static_cast<R>(2.0 * factor * (error * f + kappa * g));
+        }
+    }
+    return total;
+}
+
 }  // namespace
 
 template <Real R>
@@ -51,17 +92,11 @@ double loss_gradient(Loss loss, const Targets<R>& targets, double factor, Matrix
                 }
             });
         case Loss::squared:
-            break;
+            return squared(targets, factor, z);
+        case Loss::factorization:
+            return factorization(targets, factor, z);
     }
-    RANKFOLD_EXPECT(targets.values.size() == at(z.rows) && z.cols == 1);
-    double total = 0.0;
-    for (Index i = 0; i < z.rows; ++i) {
-        const double error =
-            static_cast<double>(z(i, 0)) - static_cast<double>(targets.values[at(i)]);
-        total += error * error;
-        z(i, 0) = static_cast<R>(2.0 * factor * error);
-    }
-    return total;
+    throw Error(Fault::bug, "a loss without a gradient");
 }
 
 template <Real R>
@@ -78,6 +113,8 @@ std::string head_name(Loss loss) {
             return "classes";
         case Loss::distribution:
             return "columns";
+        case Loss::factorization:
+            return "factors";
         case Loss::squared:
             break;
     }
@@ -85,7 +122,7 @@ std::string head_name(Loss loss) {
 }
 
 Loss loss_of_head(const std::string& head) {
-    for (const Loss loss : {Loss::classes, Loss::distribution, Loss::squared}) {
+    for (const Loss loss : {Loss::classes, Loss::distribution, Loss::squared, Loss::factorization}) {
         if (head_name(loss) == head) return loss;
     }
     throw input_error("unknown head \"", head, "\"; known are classes, columns and rating");

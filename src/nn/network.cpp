@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <array>
 #include <cmath>
+#include <set>
 
 #include <rankfold/core/random.hpp>
 #include <rankfold/linalg/blas.hpp>
@@ -29,6 +30,11 @@ Graph checked(Graph graph) {
     return graph;
 }
 
+/// True for the layers that multiply: the others look up or copy.
+bool has_map(const LayerSpec& layer) {
+    return layer.kind == LayerKind::dense || layer.kind == LayerKind::factored;
+}
+
 template <Real R>
 MatrixView<R> first_rows(DenseMatrix<R>& matrix, Index rows) {
     return matrix.view().row_block({0, rows});
@@ -47,6 +53,14 @@ std::vector<ParameterTensor> Network<R>::declare(const Graph& graph) {
     for (std::size_t l = 0; l < graph.layers.size(); ++l) {
         const LayerSpec& layer = graph.layers[l];
         const Index in = graph.width(layer.inputs.front());
+        if (layer.kind == LayerKind::embedding) {
+            tensors.push_back({.path = "embeddings/" + layer.name,
+                               .layer = static_cast<Index>(l),
+                               .part = Part::weight,
+                               .rows = in,
+                               .cols = layer.outputs});
+        }
+        if (!has_map(layer)) continue;
         const auto add = [&](Part part, const char* name, Index rows, Index cols, bool trained) {
             tensors.push_back({.path = "layers/" + layer.name + "/" + name,
                                .layer = static_cast<Index>(l),
@@ -75,21 +89,21 @@ template <Real R>
 Network<R>::Network(Graph graph) : graph_{checked(std::move(graph))}, arena_{declare(graph_)} {
     for (const LayerSpec& spec : graph_.layers) {
         const Index in = graph_.width(spec.inputs.front());
-        LinearMap<R> map = DenseMap<R>(in, spec.outputs);
+        Layer& layer = layers_.emplace_back();
+        if (spec.kind == LayerKind::dense) layer.map = DenseMap<R>(in, spec.outputs);
         if (spec.kind == LayerKind::factored) {
-            map = FactoredMap<R>(in, spec.outputs, spec.inner, spec.u == Origin::trained,
-                                 spec.v == Origin::trained);
+            layer.map = FactoredMap<R>(in, spec.outputs, spec.inner, spec.u == Origin::trained,
+                                       spec.v == Origin::trained);
         }
-        layers_.push_back({.map = std::move(map),
-                           .source = source_of(graph_, spec.inputs.front()),
-                           .bias = {},
-                           .attached = {}});
+        for (const std::string& input : spec.inputs) {
+            layer.sources.push_back({.place = source_of(graph_, input)});
+        }
     }
     // the backward pass goes from the last layer to the first: the first there to write begins
+    std::set<Index> begun;
     for (Index l = layers() - 1; l >= 0; --l) {
-        const auto& layer = layers_[at(l)];
-        for (Index earlier = l - 1; earlier >= 0; --earlier) {
-            if (layers_[at(earlier)].source == layer.source) layers_[at(earlier)].adds = true;
+        for (Source& source : layers_[at(l)].sources) {
+            source.adds = !begun.insert(source.place).second;
         }
     }
     for (Index l = 0; l < layers(); ++l) bind(l);
@@ -100,14 +114,16 @@ void Network<R>::bind(Index layer) {
     const LayerSpec& spec = graph_.layers[at(layer)];
     const std::string path = "layers/" + spec.name + "/";
     Layer& mine = layers_[at(layer)];
+    if (spec.kind == LayerKind::embedding) mine.table = arena_.matrix("embeddings/" + spec.name);
+    if (!mine.map) return;
     mine.bias = arena_.matrix(path + "bias");
-    if (auto* dense = std::get_if<DenseMap<R>>(&mine.map)) {
+    if (auto* dense = std::get_if<DenseMap<R>>(&*mine.map)) {
         dense->bind(arena_.matrix(path + "weight"));
     } else {
         const MatrixView<const R> v = spec.v == Origin::external
                                           ? mine.attached.view()
                                           : MatrixView<const R>(arena_.matrix(path + "v"));
-        std::get<FactoredMap<R>>(mine.map).bind(arena_.matrix(path + "u"), v);
+        std::get<FactoredMap<R>>(*mine.map).bind(arena_.matrix(path + "u"), v);
     }
 }
 
@@ -124,6 +140,7 @@ void Network<R>::initialize(std::uint64_t seed) {
         const double out = static_cast<double>(layer.outputs);
         double variance = layer.activation == Activation::relu ? 2.0 / in : 2.0 / (in + out);
         if (tensor.part == Part::bias) variance = 0.0;
+        if (layer.kind == LayerKind::embedding) variance = 0.01;
         if (!external && (tensor.part == Part::u || tensor.part == Part::v)) {
             variance = std::sqrt(variance / static_cast<double>(layer.inner));  // that of U Vᵀ
         }
@@ -152,7 +169,7 @@ void Network<R>::attach(const std::string& layer, DenseMatrix<R> v) {
 template <Real R>
 void Network<R>::prepare(Index rows) {
     for (Layer& layer : layers_) {
-        std::visit([rows](auto& map) { map.prepare(rows); }, layer.map);
+        if (layer.map) std::visit([rows](auto& map) { map.prepare(rows); }, *layer.map);
     }
 }
 
@@ -161,7 +178,10 @@ Workspace<R> Network<R>::workspace(Index capacity, Purpose purpose) const {
     const bool training = purpose == Purpose::training;
     Workspace<R> ws;
     ws.capacity = capacity;
-    for (const InputSpec& input : graph_.inputs) ws.inputs.emplace_back(capacity, input.width);
+    for (const InputSpec& input : graph_.inputs) {
+        ws.inputs.emplace_back(input.index ? 0 : capacity, input.width);
+        ws.indices.emplace_back(at(input.index ? capacity : 0), 0);
+    }
     for (Index l = 0; l < layers(); ++l) {
         const LayerSpec& spec = graph_.layers[at(l)];
         LayerSpace<R>& space = ws.layers.emplace_back();
@@ -170,17 +190,46 @@ Workspace<R> Network<R>::workspace(Index capacity, Purpose purpose) const {
             l == layers() - 1 && spec.activation == Activation::identity && spec.dropout == 0.0;
         if (training && !shared) space.d_output = DenseMatrix<R>(capacity, spec.outputs);
         if (training && spec.dropout > 0.0) space.kept.resize(at(capacity * spec.outputs));
+        if (!layers_[at(l)].map) continue;
         std::visit([&](const auto& map) { map.reserve(capacity, training, space.map); },
-                   layers_[at(l)].map);
+                   *layers_[at(l)].map);
     }
     return ws;
 }
 
 template <Real R>
-MatrixView<const R> Network<R>::input_of(Index layer, const Workspace<R>& ws) const {
-    const Index source = layers_[at(layer)].source;
-    return first_rows(source < 0 ? ws.inputs[at(-1 - source)] : ws.layers[at(source)].output,
+MatrixView<const R> Network<R>::input_of(Index layer, const Workspace<R>& ws,
+                                         std::size_t source) const {
+    const Index place = layers_[at(layer)].sources[source].place;
+    return first_rows(place < 0 ? ws.inputs[at(-1 - place)] : ws.layers[at(place)].output,
                       ws.rows);
+}
+
+template <Real R>
+const std::vector<Index>& Network<R>::indices_of(Index layer, const Workspace<R>& ws) const {
+    return ws.indices[at(-1 - layers_[at(layer)].sources.front().place)];
+}
+
+/// The forward pass of the layers without a map.
+template <Real R>
+void Network<R>::copy_inputs(Index layer, Workspace<R>& ws) const {
+    const Layer& mine = layers_[at(layer)];
+    const auto z = first_rows(ws.layers[at(layer)].output, ws.rows);
+    if (graph_.layers[at(layer)].kind == LayerKind::embedding) {
+        const std::vector<Index>& indices = indices_of(layer, ws);
+        for (Index i = 0; i < ws.rows; ++i) {
+            std::ranges::copy(mine.table.row(indices[at(i)]), z.row(i).begin());
+        }
+        return;
+    }
+    Index first = 0;
+    for (std::size_t s = 0; s < mine.sources.size(); ++s) {
+        const auto x = input_of(layer, ws, s);
+        for (Index i = 0; i < ws.rows; ++i) {
+            std::ranges::copy(x.row(i), z.row(i).begin() + first);
+        }
+        first += x.cols;
+    }
 }
 
 template <Real R>
@@ -207,8 +256,12 @@ void Network<R>::forward(Workspace<R>& ws, const DropoutKey* dropout) const {
         const LayerSpec& spec = graph_.layers[at(l)];
         LayerSpace<R>& space = ws.layers[at(l)];
         const auto z = first_rows(space.output, ws.rows);
+        if (!layers_[at(l)].map) {
+            copy_inputs(l, ws);
+            continue;
+        }
         std::visit([&](const auto& map) { map.forward(input_of(l, ws), z, space.map); },
-                   layers_[at(l)].map);
+                   *layers_[at(l)].map);
         bias_activation<R>(z, layers_[at(l)].bias.row(0), spec.activation);
         if (dropout != nullptr && spec.dropout > 0.0) drop(l, ws, *dropout);
     }
@@ -259,11 +312,12 @@ void Network<R>::begin_backward(Index layer, Workspace<R>& ws) const {
         }
         activation_gradient<R>(a, spec.activation, d);
     }
+    if (!layers_[at(layer)].map) return;
     std::visit(
         [&](const auto& map) {
             map.begin_gradient(input_of(layer, ws), d_of(layer, ws), space.map);
         },
-        layers_[at(layer)].map);
+        *layers_[at(layer)].map);
 }
 
 template <Real R>
@@ -276,32 +330,62 @@ void Network<R>::gradient(const ParameterTensor& tensor, Range tile, const Works
         for (Index i = 0; i < ws.rows; ++i) add_to<R>(columns.row(i), out.row(0));
         return;
     }
+    if (!layers_[at(tensor.layer)].map) {  // an embedding: each sample adds to its row
+        for (Index r = 0; r < out.rows; ++r) std::ranges::fill(out.row(r), R{0});
+        const std::vector<Index>& indices = indices_of(tensor.layer, ws);
+        for (Index i = 0; i < ws.rows; ++i) {
+            const Index row = indices[at(i)];
+            if (tile.contains(row)) add_to<R>(d.row(i), out.row(row - tile.begin));
+        }
+        return;
+    }
     std::visit(
         [&](const auto& map) {
             map.gradient(tensor.part, tile, input_of(tensor.layer, ws), d,
                          ws.layers[at(tensor.layer)].map, out);
         },
-        layers_[at(tensor.layer)].map);
+        *layers_[at(tensor.layer)].map);
 }
 
 template <Real R>
 void Network<R>::input_gradient(Index layer, Workspace<R>& ws) const {
     const Layer& mine = layers_[at(layer)];
-    if (mine.source < 0) return;
-    const auto dx = first_rows(ws.layers[at(mine.source)].d_output, ws.rows);
-    std::visit(
-        [&](const auto& map) {
-            map.input_gradient(d_of(layer, ws), ws.layers[at(layer)].map, mine.adds ? R{1} : R{0},
-                               dx);
-        },
-        mine.map);
+    const auto d = d_of(layer, ws);
+    Index first = 0;  // concat: where the source's columns begin
+    for (const Source& source : mine.sources) {
+        if (source.place < 0) {
+            if (!mine.map && graph_.layers[at(layer)].kind == LayerKind::concat) {
+                first += graph_.inputs[at(-1 - source.place)].width;
+            }
+            continue;
+        }
+        const auto dx = first_rows(ws.layers[at(source.place)].d_output, ws.rows);
+        if (mine.map) {
+            std::visit(
+                [&](const auto& map) {
+                    map.input_gradient(d, ws.layers[at(layer)].map, source.adds ? R{1} : R{0}, dx);
+                },
+                *mine.map);
+            continue;
+        }
+        const auto part = d.col_block({first, first + dx.cols});
+        for (Index i = 0; i < ws.rows; ++i) {
+            if (source.adds) {
+                add_to<R>(part.row(i), dx.row(i));
+            } else {
+                std::ranges::copy(part.row(i), dx.row(i).begin());
+            }
+        }
+        first += dx.cols;
+    }
 }
 
 template <Real R>
 double Network<R>::forward_flops(Index rows) const {
     double flops = 0.0;
     for (const Layer& layer : layers_) {
-        flops += std::visit([&](const auto& map) { return map.forward_flops(rows); }, layer.map);
+        if (!layer.map) continue;
+        flops += std::visit([&](const auto& map) { return map.forward_flops(rows); }, *layer.map);
     }
     return flops;
 }
@@ -310,12 +394,13 @@ template <Real R>
 double Network<R>::backward_flops(Index rows) const {
     double flops = 0.0;
     for (const Layer& layer : layers_) {
+        if (!layer.map) continue;
+        const bool first = layer.sources.front().place < 0;
         flops += std::visit(
             [&](const auto& map) {
-                const double input = layer.source < 0 ? 0.0 : map.input_gradient_flops(rows);
-                return map.gradient_flops(rows) + input;
+                return map.gradient_flops(rows) + (first ? 0.0 : map.input_gradient_flops(rows));
             },
-            layer.map);
+            *layer.map);
     }
     return flops;
 }

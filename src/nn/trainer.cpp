@@ -183,7 +183,14 @@ void Trainer<R>::forward(Index epoch, Index number, double factor) {
         ws.rows = part.size();
         batch.samples = std::span<const Index>(orders_[at(b)]).subspan(at(part.begin), at(ws.rows));
         batch.inputs.clear();
-        for (auto& input : ws.inputs) batch.inputs.push_back(input.view().row_block({0, ws.rows}));
+        batch.indices.clear();
+        for (auto& input : ws.inputs) {
+            batch.inputs.push_back(input.view().row_block({0, std::min(ws.rows, input.rows())}));
+        }
+        for (auto& indices : ws.indices) {
+            batch.indices.push_back(std::span(indices).first(
+                std::min(at(ws.rows), indices.size())));
+        }
         samples_.fill(batch);
         const DropoutKey key{options_.seed, epoch, batch.samples};
         network_->forward(ws, &key);

@@ -55,6 +55,15 @@ template <Real R>
 [[nodiscard]] Factors<R> als(const BlockRows<R>& a, const AlsOptions& options,
                              const Steering& steering);
 
+/// The row problem of one side: `cols` is the number of columns of that side's matrix, and `mean`
+/// what is subtracted from explicit values.
+[[nodiscard]] RowProblem row_problem(const AlsOptions& options, double mean, Index cols);
+
+/// The factors with which als() begins: zero rows, normal columns, and μ. `transposed` is Aᵀ.
+template <Real R>
+[[nodiscard]] Factors<R> start_factors(const BlockRowCsr<R>& a, const BlockRowCsr<R>& transposed,
+                                       const AlsOptions& options);
+
 /// The nonzero elements of a dense matrix as a sparse one. @collective over a.comm()
 template <Real R>
 [[nodiscard]] BlockRowCsr<R> sparsify(const BlockRows<R>& a);

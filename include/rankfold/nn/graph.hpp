@@ -10,8 +10,10 @@ namespace rankfold {
 
 /// How a layer maps its input x (in) to the linear part of its output (out).
 enum class LayerKind {
-    dense,     ///< z = W x + b,       W: out x in
-    factored,  ///< z = U (Vᵀ x) + b,  U: out x inner, V: in x inner
+    dense,      ///< z = W x + b,       W: out x in
+    factored,   ///< z = U (Vᵀ x) + b,  U: out x inner, V: in x inner
+    embedding,  ///< the row of a trained table which an index input names
+    concat,     ///< its inputs side by side
 };
 
 /// Where the values of a layer's factor come from.
@@ -21,7 +23,8 @@ enum class Origin {
     external,  ///< handed in by whoever uses the network (see Network::attach), not stored with it
 };
 
-/// One layer: output = dropout(activation(linear part)).
+/// One layer: output = dropout(activation(linear part)); embedding and concat have neither bias,
+/// activation nor dropout.
 struct LayerSpec {
     std::string name;
     LayerKind kind = LayerKind::dense;
@@ -36,10 +39,11 @@ struct LayerSpec {
     friend bool operator==(const LayerSpec&, const LayerSpec&) = default;
 };
 
-/// A network's named input: rows of this width.
+/// A network's named input: rows of this width, or one index below `width` a sample.
 struct InputSpec {
     std::string name;
     Index width = 0;
+    bool index = false;
 
     friend bool operator==(const InputSpec&, const InputSpec&) = default;
 };
@@ -57,6 +61,9 @@ struct Graph {
 
     /// Width of the named input or layer. @throws Error (Fault::input) if there is none
     [[nodiscard]] Index width(const std::string& name) const;
+
+    /// True if the name is that of an index input.
+    [[nodiscard]] bool is_index(const std::string& name) const;
 
     /// @throws Error (Fault::input), on all ranks alike, unless names are unique, sizes positive,
     ///         inputs known before they are used, and dropout in [0, 1)

@@ -23,6 +23,7 @@ struct Workspace {
     Index rows = 0;  ///< of the micro-batch at hand
     Index capacity = 0;
     std::vector<DenseMatrix<R>> inputs;  ///< (capacity, width), in the order of the graph
+    std::vector<std::vector<Index>> indices;  ///< (capacity) for inputs that are indices
     std::vector<LayerSpace<R>> layers;
 };
 
@@ -79,7 +80,7 @@ public:
     /// Rows `tile` (of a vector: elements, as one row) of a parameter tensor's gradient.
     void gradient(const ParameterTensor& tensor, Range tile, const Workspace<R>& ws,
                   MatrixView<R> out) const;
-    /// Adds the layer's part of the gradient with respect to the output of the layer before it.
+    /// Adds the layer's part of the gradient with respect to the outputs of the layers before it.
     void input_gradient(Index layer, Workspace<R>& ws) const;
 
     /// Flops of products for `rows` samples.
@@ -91,17 +92,24 @@ public:
         const Workspace<R>& ws) const;
 
 private:
+    struct Source {
+        Index place = 0;    // an input if < 0: input −1 − place; else a layer
+        bool adds = false;  // its gradient has been begun by a later layer
+    };
     struct Layer {
-        LinearMap<R> map;
-        Index source = 0;         // an input if < 0: input −1 − source; else a layer
-        bool adds = false;        // the source's gradient has been begun by a later layer
-        MatrixView<R> bias;       // 1 x outputs
-        DenseMatrix<R> attached;  // external V
+        std::optional<LinearMap<R>> map;  // of dense and factored ones
+        std::vector<Source> sources;
+        MatrixView<R> bias{};             // 1 x outputs
+        MatrixView<R> table{};            // embedding: all rows x outputs
+        DenseMatrix<R> attached{};        // external V
     };
 
     static std::vector<ParameterTensor> declare(const Graph& graph);
     void bind(Index layer);
-    [[nodiscard]] MatrixView<const R> input_of(Index layer, const Workspace<R>& ws) const;
+    [[nodiscard]] MatrixView<const R> input_of(Index layer, const Workspace<R>& ws,
+                                               std::size_t source = 0) const;
+    [[nodiscard]] const std::vector<Index>& indices_of(Index layer, const Workspace<R>& ws) const;
+    void copy_inputs(Index layer, Workspace<R>& ws) const;
     [[nodiscard]] MatrixView<const R> d_of(Index layer, const Workspace<R>& ws) const;
     void drop(Index layer, Workspace<R>& ws, const DropoutKey& key) const;
 

@@ -14,6 +14,7 @@ template <Real R>
 struct MicroBatch {
     std::span<const Index> samples;     ///< global ids
     std::vector<MatrixView<R>> inputs;  ///< (samples, width) for each input of the network
+    std::vector<std::span<Index>> indices;  ///< (samples) for each input that is an index
     Targets<R> targets;                 ///< replaced by fill()
 };
 

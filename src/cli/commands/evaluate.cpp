@@ -60,6 +60,11 @@ public:
         Line line{unused_name(model.name()), std::vector<std::optional<Estimate>>(wanted_.size())};
         if (any(&Metric::classifies)) classify(model, line);
         if (any(&Metric::ranks) || any(&Metric::rates)) {
+            if (model.classifies()) {
+                throw input_error(model.path(),
+                                  " tells the classes of rows; it is measured by "
+                                  "accuracy and macro-f1");
+            }
             const bool with_baselines = lines_.empty();
             const AlignedParts<R> parts = align_parts(model);
             if (with_baselines) add_baselines(model, parts);
@@ -198,6 +203,12 @@ template <Real R>
 void Evaluation<R>::rate(ScorerRef<R> scorer, const AlignedParts<R>& parts,
                          const RatingRule<R>& rule, Line& line, bool note) {
     if (!any(&Metric::rates)) return;
+    const bool strangers = parts.test && !run_.comm.all_agree(parts.test->strangers.empty());
+    if (strangers && rule.offsets.mean == 0.0 && !parts.summary) {
+        throw input_error(o_.test,
+                          " has entries in rows or columns that the model does not know; "
+                          "give --train FILE, whose mean is predicted there");
+    }
     const RatingErrors errors =
         parts.test ? rating_errors<R>(scorer, parts.test->matrix, parts.test->strangers, rule,
                                       run_.common.threads)
@@ -211,6 +222,25 @@ void Evaluation<R>::rate(ScorerRef<R> scorer, const AlignedParts<R>& parts,
     run_.result["entries_of_unseen_rows_or_columns"] = errors.absent;
 }
 
+/// The labels of a matrix as classes of the model: by the classes' names where both have them, else
+/// as they are; −1 for a class that the model does not know.
+template <Real R>
+BlockRows<Index> model_labels(const Model<R>& model, const MatrixData<R>& matrix) {
+    BlockRows<Index> labels = matrix.labels->clone();
+    if (matrix.class_names.empty()) return labels;
+    std::vector<Index> class_of;
+    for (const auto& name : matrix.class_names) {
+        const auto found = std::ranges::find(model.class_names(), name);
+        class_of.push_back(
+            found == model.class_names().end() ? -1 : found - model.class_names().begin());
+    }
+    for (Index& label : labels.local().data()) {
+        const bool named = label >= 0 && label < std::ssize(class_of);
+        label = named ? class_of[static_cast<std::size_t>(label)] : -1;
+    }
+    return labels;
+}
+
 template <Real R>
 void Evaluation<R>::classify(const Model<R>& model, Line& line) {
     if (!model.classifies() || !parts_.test->labels) {
@@ -219,19 +249,36 @@ void Evaluation<R>::classify(const Model<R>& model, Line& line) {
             "matrix with labels: ",
             model.classifies() ? o_.test + " has none" : model.path() + " is none");
     }
-    const ScorerRef<R> scorer = model.scorer();
-    const auto labels = redistribute(*parts_.test->labels, scorer.layout());
-    const auto quality = classification_quality(confusion<R>(scorer, labels, run_.common.threads));
-    if (quality.samples == 0) {
+    const BlockRows<Index> labels = model_labels(model, *parts_.test);
+    const auto measured = [&](ScorerRef<R> scorer, Line& target) {
+        const auto quality =
+            classification_quality(confusion<R>(scorer, labels, run_.common.threads));
+        for (std::size_t c = 0; c < wanted_.size(); ++c) {
+            if (wanted_[c].kind == MetricKind::accuracy) target.values[c] = quality.accuracy;
+            if (wanted_[c].kind == MetricKind::macro_f1) target.values[c] = quality.macro_f1;
+        }
+        return quality.samples;
+    };
+    if (lines_.empty() && parts_.train && parts_.train->labels) {
+        // the most frequent class of the training rows
+        std::vector<Index> counts(model.class_names().size(), 0);
+        const BlockRows<Index> known = model_labels(model, *parts_.train);
+        for (const Index label : known.local().data()) {
+            if (label >= 0 && label < std::ssize(counts)) ++counts[static_cast<std::size_t>(label)];
+        }
+        run_.comm.all_reduce(std::span<Index>(counts), Reduce::sum);
+        Line baseline{"popularity", std::vector<std::optional<Estimate>>(wanted_.size())};
+        const auto most_frequent = popularity<R>(labels.layout(), counts);
+        measured(most_frequent, baseline);
+        lines_.push_back(std::move(baseline));
+    }
+    const Index samples = measured(model.scorer(), line);
+    if (samples == 0) {
         throw input_error("no row of ", o_.test, " has a label among the classes of ",
                           model.path());
     }
-    for (std::size_t c = 0; c < wanted_.size(); ++c) {
-        if (wanted_[c].kind == MetricKind::accuracy) line.values[c] = quality.accuracy;
-        if (wanted_[c].kind == MetricKind::macro_f1) line.values[c] = quality.macro_f1;
-    }
-    run_.result["rows"] = quality.samples;
-    run_.result["rows_left_out"] = parts_.test->rows() - quality.samples;
+    run_.result["rows"] = samples;
+    run_.result["rows_left_out"] = parts_.test->rows() - samples;
 }
 
 template <Real R>
@@ -322,7 +369,7 @@ void run_evaluate(Run& run, const EvaluateCommand& o) {
                          .negatives = load(o.negatives)};
     std::vector<std::unique_ptr<Model<R>>> models;
     for (const auto& path : o.models)
-        models.push_back(std::make_unique<Model<R>>(run, path, parts.test.get()));
+        models.push_back(std::make_unique<Model<R>>(run, path, parts.train, parts.test));
     std::vector<Metric> wanted;
     const auto names =
         o.metrics.empty() ? default_metrics(*models.front(), *parts.test) : o.metrics;

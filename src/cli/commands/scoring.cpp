@@ -1,5 +1,6 @@
 #include "scoring.hpp"
 
+#include <rankfold/cli/network_file.hpp>
 #include <rankfold/data/tensor_file.hpp>
 
 namespace rankfold::cli {
@@ -23,22 +24,58 @@ template <Real R>
 struct Model<R>::Impl {
     std::string name;
     std::string path;
+    IdSource ids;
+    std::vector<std::string> class_names;
+    bool rates = false;
     std::shared_ptr<const Factors<R>> factors;
     std::optional<FactorScorer<R>> factor_scorer;
+    std::shared_ptr<NetworkModel<R>> network;   // unless it is factors
+    std::shared_ptr<const MatrixData<R>> data;  // whose rows the network scores, if it needs any
+    std::optional<NetworkScorer<R>> network_scorer;
+
+    void open_factors(Run& run) {
+        factors = run.handover.find<Factors<R>>(path);
+        if (!factors) {
+            const auto phase = run.comm.ledger().phase("read");
+            factors = std::make_shared<const Factors<R>>(read_factors<R>(run.comm, path));
+        }
+        name = factors->method.substr(0, factors->method.find('-'));
+        ids = factors->ids;
+        rates = factors->method == "als-explicit";
+        factor_scorer.emplace(*factors);
+    }
+
+    void open_network(Run& run, std::shared_ptr<const MatrixData<R>> seen,
+                      std::shared_ptr<const MatrixData<R>> labelled) {
+        network = load_network<R>(run, path);
+        name = "mlp";
+        rates = network->head == Loss::squared;
+        if (network->head == Loss::classes) class_names = network->class_names;
+        if (needs_data(*network)) {
+            data = network->head == Loss::classes ? std::move(labelled) : std::move(seen);
+            if (!data) {
+                throw input_error(path, " reads rows of a matrix; give --train FILE");
+            }
+            ids = data->ids;
+        } else {
+            ids = network->factors->ids;
+        }
+        network_scorer.emplace(cli::network_scorer(*network, data.get()));
+    }
 };
 
 template <Real R>
-Model<R>::Model(Run& run, const std::string& path, const MatrixData<R>* /*inputs*/)
+Model<R>::Model(Run& run, const std::string& path, std::shared_ptr<const MatrixData<R>> seen,
+                std::shared_ptr<const MatrixData<R>> labelled)
     : impl_{std::make_unique<Impl>()} {
-    Impl& m = *impl_;
-    m.path = path;
-    m.factors = run.handover.find<Factors<R>>(path);
-    if (!m.factors) {
-        const auto phase = run.comm.ledger().phase("read");
-        m.factors = std::make_shared<const Factors<R>>(read_factors<R>(run.comm, path));
+    impl_->path = path;
+    const bool held_factors = run.handover.find<Factors<R>>(path) != nullptr;
+    const bool held_network = run.handover.find<NetworkModel<R>>(path) != nullptr;
+    if (held_network || (!held_factors && file_kind(run.comm, path) == "network")) {
+        impl_->open_network(run, std::move(seen), std::move(labelled));
+    } else {
+        impl_->open_factors(run);
     }
-    m.name = m.factors->method.substr(0, m.factors->method.find('-'));
-    m.factor_scorer.emplace(*m.factors);
 }
 
 template <Real R>
@@ -56,27 +93,34 @@ const std::string& Model<R>::path() const {
 
 template <Real R>
 ScorerRef<R> Model<R>::scorer() const {
+    if (impl_->network_scorer) return *impl_->network_scorer;
     return *impl_->factor_scorer;
 }
 
 template <Real R>
 const IdSource& Model<R>::ids() const {
-    return impl_->factors->ids;
+    return impl_->ids;
 }
 
 template <Real R>
 std::optional<Offsets> Model<R>::offsets() const {
+    if (!impl_->factors) return std::nullopt;
     return offsets_of(*impl_->factors);
 }
 
 template <Real R>
 bool Model<R>::classifies() const {
-    return false;
+    return !impl_->class_names.empty();
+}
+
+template <Real R>
+const std::vector<std::string>& Model<R>::class_names() const {
+    return impl_->class_names;
 }
 
 template <Real R>
 bool Model<R>::rates() const {
-    return impl_->factors->method == "als-explicit" || impl_->factors->method == "deepmf";
+    return impl_->rates;
 }
 
 template <Real R>

@@ -25,9 +25,11 @@ template <Real R>
 template <Real R>
 class Model {
 public:
-    /// @param inputs  the matrix whose rows a network reads, if it reads matrix rows; or null
+    /// @param seen      what is known of the rows: read by networks on matrix rows; or null
+    /// @param labelled  the rows that a network with a head for classes scores; or null
     /// @collective @throws Error (Fault::input), agreed
-    Model(Run& run, const std::string& path, const MatrixData<R>* inputs);
+    Model(Run& run, const std::string& path, std::shared_ptr<const MatrixData<R>> seen,
+          std::shared_ptr<const MatrixData<R>> labelled);
     ~Model();
     Model(const Model&) = delete;
     Model& operator=(const Model&) = delete;
@@ -40,8 +42,9 @@ public:
     [[nodiscard]] const IdSource& ids() const;
     /// What it predicts for unknown rows or columns, if it says.
     [[nodiscard]] std::optional<Offsets> offsets() const;
-    /// True if it scores the classes of labelled rows.
+    /// True if it scores the classes of labelled rows: these are the names of its columns then.
     [[nodiscard]] bool classifies() const;
+    [[nodiscard]] const std::vector<std::string>& class_names() const;
     /// True if its scores predict values, so that their errors mean something.
     [[nodiscard]] bool rates() const;
 

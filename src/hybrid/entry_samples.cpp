@@ -1,0 +1,108 @@
+#include <rankfold/hybrid/entry_samples.hpp>
+
+#include <algorithm>
+
+namespace rankfold {
+
+namespace {
+
+std::size_t at(Index i) {
+    return static_cast<std::size_t>(i);
+}
+
+}  // namespace
+
+template <Real R>
+EntrySamples<R>::EntrySamples(const BlockRowCsr<R>& entries, Index blocks)
+    : comm_{&entries.comm()}, blocks_{blocks}, samples_{entries.nnz()} {
+    if (samples_ == 0) {
+        throw Error(Fault::input, "there is nothing to learn from: the matrix has no entries",
+                    true);
+    }
+    const auto& local = entries.local();
+    std::vector<Index> begins{0};
+    for (const Index n : comm_->all_gather(local.nnz())) begins.push_back(begins.back() + n);
+    held_ = ShardLayout(std::move(begins), comm_->size());
+    dealt_ = ShardLayout::even(samples_, blocks, comm_->size());
+    std::vector<Index> rows;
+    rows.reserve(local.col_idx.size());
+    for (Index i = 0; i < local.rows(); ++i) {
+        rows.insert(rows.end(), at(local.view().row_nnz(i)), entries.first_row() + i);
+    }
+    rows_ = deal(std::span<const Index>(rows));
+    const std::vector<Index> cols(local.col_idx.begin(), local.col_idx.end());
+    cols_ = deal(std::span<const Index>(cols));
+}
+
+template <Real R>
+template <class T>
+std::vector<T> EntrySamples<R>::deal(std::span<const T> of_entries) const {
+    BlockRows<T> held(*comm_, held_, 1);
+    RANKFOLD_EXPECT(of_entries.size() == held.local().data().size());
+    std::ranges::copy(of_entries, held.local().data().begin());
+    const BlockRows<T> dealt = redistribute(held, dealt_);
+    const auto data = dealt.local().data();
+    return {data.begin(), data.end()};
+}
+
+template <Real R>
+void EntrySamples<R>::fill(MicroBatch<R>& batch) const {
+    const Index first = dealt_.rank_rows(comm_->rank()).begin;
+    Targets<R>& targets = batch.targets;
+    targets.values.clear();
+    targets.weights.clear();
+    targets.row_ridge.clear();
+    targets.col_ridge.clear();
+    for (std::size_t i = 0; i < batch.samples.size(); ++i) {
+        const auto sample = at(batch.samples[i] - first);
+        batch.indices[0][i] = rows_[sample];
+        batch.indices[1][i] = cols_[sample];
+        targets.values.push_back(targets_[sample]);
+        if (!weights_.empty()) targets.weights.push_back(weights_[sample]);
+        if (!row_ridge_.empty()) {
+            targets.row_ridge.push_back(row_ridge_[sample]);
+            targets.col_ridge.push_back(col_ridge_[sample]);
+        }
+    }
+}
+
+template <Real R>
+void evaluate_entries(const Network<R>& network, const BlockRowCsr<R>& entries, bool transposed,
+                      Index threads, std::span<R> out) {
+    constexpr Index tile = 512;
+    const CsrMatrix<R>& local = entries.local();
+    RANKFOLD_EXPECT(out.size() == local.col_idx.size() && network.outputs() == 1);
+    const Range shards = entries.shards();
+#pragma omp parallel num_threads(static_cast <int>(threads))
+    {
+        Workspace<R> ws = network.workspace(tile, Purpose::inference);
+        std::vector<Index>& own = ws.indices[transposed ? 1 : 0];
+        std::vector<Index>& other = ws.indices[transposed ? 0 : 1];
+#pragma omp for schedule(dynamic)
+        for (Index s = shards.begin; s < shards.end; ++s) {
+            const Range rows = entries.layout().shard_rows(s);
+            Index row = rows.begin - entries.first_row();
+            const Index end = local.row_ptr[at(rows.end - entries.first_row())];
+            for (Index e = local.row_ptr[at(row)]; e < end; e += tile) {
+                ws.rows = std::min(tile, end - e);
+                for (Index t = 0; t < ws.rows; ++t) {
+                    while (local.row_ptr[at(row) + 1] <= e + t) ++row;
+                    own[at(t)] = entries.first_row() + row;
+                    other[at(t)] = local.col_idx[at(e + t)];
+                }
+                network.forward(ws);
+                const auto z = network.output(ws);
+                for (Index t = 0; t < ws.rows; ++t) out[at(e + t)] = z(t, 0);
+            }
+        }
+    }
+}
+
+template class EntrySamples<float>;
+template class EntrySamples<double>;
+template void evaluate_entries(const Network<float>&, const BlockRowCsr<float>&, bool, Index,
+                               std::span<float>);
+template void evaluate_entries(const Network<double>&, const BlockRowCsr<double>&, bool, Index,
+                               std::span<double>);
+
+}  // namespace rankfold
