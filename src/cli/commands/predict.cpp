@@ -70,8 +70,11 @@ private:
     }
     void align_entries();
     [[nodiscard]] std::vector<Index> wanted_rows() const;
-    void answer_tile(Range tile, std::vector<Prediction>& out) const;
+    Index answer_tile(Range tile, std::vector<Prediction>& out) const;
     void answer_row(Index row, std::span<const R> scores, std::vector<Prediction>& out) const;
+    void count_flops(Index scores) const {
+        run_.comm.ledger().add_flops(ref_.flops_per_score() * static_cast<double>(scores));
+    }
     [[nodiscard]] std::vector<Prediction> gather(Range rows);
     [[nodiscard]] std::vector<std::string> all_column_names() const;
     [[nodiscard]] std::string csv_header() const;
@@ -157,12 +160,13 @@ void Predictor<R>::answer_row(Index row, std::span<const R> scores,
     }
 }
 
-/// The answers for the wanted rows of a tile of this rank. Thread-safe.
+/// Adds the answers for the wanted rows of a tile of this rank. Thread-safe.
+/// @return the number of scores that were computed
 template <Real R>
-void Predictor<R>::answer_tile(Range tile, std::vector<Prediction>& out) const {
+Index Predictor<R>::answer_tile(Range tile, std::vector<Prediction>& out) const {
     const auto first = std::ranges::lower_bound(wanted_, tile.begin);
     const auto last = std::ranges::lower_bound(wanted_, tile.end);
-    if (first == last) return;
+    if (first == last) return 0;
     if (answer_ == Answer::entries) {
         const Index begin = tile.begin - entries_->matrix.first_row();
         const CsrView<R> where =
@@ -178,7 +182,7 @@ void Predictor<R>::answer_tile(Range tile, std::vector<Prediction>& out) const {
                 ++value;
             }
         }
-        return;
+        return where.nnz();
     }
     DenseMatrix<R> scores(tile.size(), ref_.cols());
     scorer_.scores(tile, scores.view());
@@ -186,6 +190,7 @@ void Predictor<R>::answer_tile(Range tile, std::vector<Prediction>& out) const {
     for (auto row = first; row != last; ++row) {
         answer_row(*row, std::as_const(scores).row(*row - tile.begin), out);
     }
+    return tile.size() * ref_.cols();
 }
 
 /// The predictions for the wanted rows in `rows`, on rank 0 in order of the rows. @collective
@@ -194,13 +199,16 @@ std::vector<Prediction> Predictor<R>::gather(Range rows) {
     std::vector<Range> tiles = score_tiles(ref_.layout(), run_.comm.rank(), ref_.cols());
     std::erase_if(tiles, [&](Range t) { return t.end <= rows.begin || t.begin >= rows.end; });
     std::vector<std::vector<Prediction>> parts(tiles.size());
+    std::vector<Index> computed(tiles.size());
     {
         const auto phase = run_.comm.ledger().phase("predict");
 #pragma omp parallel for schedule(dynamic) num_threads(static_cast <int>(run_.common.threads))
         for (std::size_t t = 0; t < tiles.size(); ++t) {
-            answer_tile({std::max(tiles[t].begin, rows.begin), std::min(tiles[t].end, rows.end)},
-                        parts[t]);
+            const Range tile{std::max(tiles[t].begin, rows.begin),
+                             std::min(tiles[t].end, rows.end)};
+            computed[t] = answer_tile(tile, parts[t]);
         }
+        count_flops(std::accumulate(computed.begin(), computed.end(), Index{0}));
     }
     std::vector<Prediction> mine;
     for (const auto& part : parts) mine.insert(mine.end(), part.begin(), part.end());
@@ -297,6 +305,8 @@ void Predictor<R>::write_matrix_file() {
         const auto phase = run_.comm.ledger().phase("predict");
 #pragma omp parallel for schedule(dynamic) num_threads(static_cast <int>(run_.common.threads))
         for (std::size_t t = 0; t < tiles.size(); ++t) work(tiles[t]);
+        const Index rows = ref_.layout().rank_rows(run_.comm.rank()).size();
+        count_flops(entries_ ? entries_->matrix.local().nnz() : rows * ref_.cols());
     };
     if (answer_ == Answer::entries) {
         CsrMatrix<R>& local = entries_->matrix.local();
