@@ -38,7 +38,8 @@ void EntryCollector::add(const std::vector<Entry>& entries) {
     std::vector<Index> next(counts.size(), 0);
     std::exclusive_scan(counts.begin(), counts.end(), next.begin(), Index{0});
     std::vector<Entry> ordered(entries.size());
-    for (std::size_t e = 0; e < entries.size(); ++e) ordered[at(next[at(owners[e])]++)] = entries[e];
+    for (std::size_t e = 0; e < entries.size(); ++e)
+        ordered[at(next[at(owners[e])]++)] = entries[e];
     const auto received = comm_.all_to_all(std::span<const Entry>(ordered), counts);
     entries_.insert(entries_.end(), received.begin(), received.end());
 }
@@ -67,7 +68,8 @@ Index EntryCollector::merge(Duplicates rule) {
         Entry one = entries_[e];
         double count = 1.0;
         for (++e; e < entries_.size() && same_place(one, entries_[e]); ++e) {
-            one.value = rule == Duplicates::last ? entries_[e].value : one.value + entries_[e].value;
+            one.value =
+                rule == Duplicates::last ? entries_[e].value : one.value + entries_[e].value;
             one.time = entries_[e].time;
             ++count;
         }
@@ -91,8 +93,8 @@ void EntryCollector::refuse_duplicates(const Names& row_names, const Names& col_
         Index row;
         Index col;
     };
-    const auto places = comm_.all_gather(twice == entries_.end() ? Place{-1, -1}
-                                                                 : Place{twice->row, twice->col});
+    const auto places =
+        comm_.all_gather(twice == entries_.end() ? Place{-1, -1} : Place{twice->row, twice->col});
     const Place first = *std::ranges::find_if(places, [](const Place& p) { return p.row >= 0; });
     std::optional<Error> mine;
     if (comm_.is_root()) {

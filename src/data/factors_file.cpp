@@ -90,9 +90,9 @@ void write_factors(const std::string& path, Factors<R>& factors, const Provenanc
     if (!factors.ids.file.empty()) factors.ids = {path, "/"};
 }
 
-#define RANKFOLD_INSTANTIATE(R)                                                            \
-    template Factors<R> read_factors(const Communicator&, const std::string&);             \
-    template void note_factors(FileNotes&, const std::string&, const Factors<R>&);         \
+#define RANKFOLD_INSTANTIATE(R)                                                    \
+    template Factors<R> read_factors(const Communicator&, const std::string&);     \
+    template void note_factors(FileNotes&, const std::string&, const Factors<R>&); \
     template void write_factors(const std::string&, Factors<R>&, const Provenance&);
 RANKFOLD_INSTANTIATE(float)
 RANKFOLD_INSTANTIATE(double)

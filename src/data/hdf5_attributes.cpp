@@ -103,8 +103,12 @@ json get_attribute(hid_t attribute) {
     if (count < 0 || count > (hssize_t{1} << 20)) return nullptr;
     json list;
     switch (H5Tget_class(type.get())) {
-        case H5T_INTEGER: list = numbers_of<std::int64_t>(attribute, H5T_NATIVE_INT64, count); break;
-        case H5T_FLOAT: list = numbers_of<double>(attribute, H5T_NATIVE_DOUBLE, count); break;
+        case H5T_INTEGER:
+            list = numbers_of<std::int64_t>(attribute, H5T_NATIVE_INT64, count);
+            break;
+        case H5T_FLOAT:
+            list = numbers_of<double>(attribute, H5T_NATIVE_DOUBLE, count);
+            break;
         case H5T_ENUM: {
             list = json::array();
             if (H5Tget_size(type.get()) != 1) return nullptr;
@@ -118,7 +122,8 @@ json get_attribute(hid_t attribute) {
                 return H5Aread(attribute, memory, buffer);
             });
             break;
-        default: return nullptr;
+        default:
+            return nullptr;
     }
     return scalar ? list.at(0) : list;
 }
@@ -203,9 +208,9 @@ void write_strings(hid_t parent, const std::string& name, Index count,
         for (hsize_t i = 0; i < length; ++i) texts.push_back(text(static_cast<Index>(start + i)));
         for (const auto& t : texts) pointers.push_back(t.c_str());
         const H5Id memory(H5Screate_simple(1, &length, nullptr), H5Sclose, "H5Screate_simple");
-        check_hdf5(H5Sselect_hyperslab(space.get(), H5S_SELECT_SET, &start, nullptr, &length,
-                                       nullptr),
-                   "H5Sselect_hyperslab");
+        check_hdf5(
+            H5Sselect_hyperslab(space.get(), H5S_SELECT_SET, &start, nullptr, &length, nullptr),
+            "H5Sselect_hyperslab");
         check_hdf5(H5Dwrite(set.get(), type.get(), memory.get(), space.get(), H5P_DEFAULT,
                             pointers.data()),
                    "H5Dwrite");
@@ -224,8 +229,8 @@ std::vector<std::string> read_strings(const Hdf5Dataset& dataset,
     std::vector<std::string> texts;
     std::vector<hsize_t> chosen;
     for (std::size_t done = 0; done < positions.size(); done += strings_at_once) {
-        const auto part =
-            positions.subspan(done, std::min<std::size_t>(strings_at_once, positions.size() - done));
+        const auto part = positions.subspan(
+            done, std::min<std::size_t>(strings_at_once, positions.size() - done));
         chosen.clear();
         bool consecutive = true;
         for (const Index i : part) {

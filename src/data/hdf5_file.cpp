@@ -71,22 +71,25 @@ extern "C" herr_t keep_name(hid_t, const char* name, const H5L_info_t*, void* na
 void check_storage(hid_t dataset, const std::string& where) {
     const H5Id list(H5Dget_create_plist(dataset), H5Pclose, "H5Dget_create_plist");
     if (H5Pget_layout(list.get()) == H5D_VIRTUAL) {
-        throw input_error(where, " is a virtual dataset, whose data stand in other files; copy it "
-                                 "into one file with h5repack");
+        throw input_error(where,
+                          " is a virtual dataset, whose data stand in other files; copy it "
+                          "into one file with h5repack");
     }
     if (H5Pget_external_count(list.get()) != 0) {
-        throw input_error(where, " has its data in another file (external storage); copy them into "
-                                 "one file with h5repack");
+        throw input_error(where,
+                          " has its data in another file (external storage); copy them into "
+                          "one file with h5repack");
     }
     const int filters = H5Pget_nfilters(list.get());
     for (unsigned i = 0; static_cast<int>(i) < filters; ++i) {
         char name[64] = "";
         std::size_t values = 0;
-        const auto filter = H5Pget_filter2(list.get(), i, nullptr, &values, nullptr, sizeof name,
-                                           name, nullptr);
+        const auto filter =
+            H5Pget_filter2(list.get(), i, nullptr, &values, nullptr, sizeof name, name, nullptr);
         if (filter < 0 || filter >= H5Z_FILTER_RESERVED || H5Zfilter_avail(filter) <= 0) {
-            throw input_error(where, " is stored with the filter ", filter, " '", name,
-                              "', which needs a plugin; rewrite the file with `h5repack -f GZIP=4`");
+            throw input_error(
+                where, " is stored with the filter ", filter, " '", name,
+                "', which needs a plugin; rewrite the file with `h5repack -f GZIP=4`");
         }
     }
 }
@@ -105,8 +108,9 @@ const bool hdf5_is_set_up = set_up_hdf5();
 
 void prepare_hdf5() {
     if (!hdf5_is_set_up) {
-        throw Error(Fault::system, "the HDF5 library did not start; is it the one that this "
-                                   "program was built with?",
+        throw Error(Fault::system,
+                    "the HDF5 library did not start; is it the one that this "
+                    "program was built with?",
                     true);
     }
 }
@@ -140,25 +144,45 @@ void set_slice_limit(Index bytes) {
 }
 
 template <>
-hid_t memory_type<float>() { return H5T_NATIVE_FLOAT; }
+hid_t memory_type<float>() {
+    return H5T_NATIVE_FLOAT;
+}
 template <>
-hid_t memory_type<double>() { return H5T_NATIVE_DOUBLE; }
+hid_t memory_type<double>() {
+    return H5T_NATIVE_DOUBLE;
+}
 template <>
-hid_t memory_type<std::int32_t>() { return H5T_NATIVE_INT32; }
+hid_t memory_type<std::int32_t>() {
+    return H5T_NATIVE_INT32;
+}
 template <>
-hid_t memory_type<std::int64_t>() { return H5T_NATIVE_INT64; }
+hid_t memory_type<std::int64_t>() {
+    return H5T_NATIVE_INT64;
+}
 template <>
-hid_t memory_type<std::uint8_t>() { return H5T_NATIVE_UINT8; }
+hid_t memory_type<std::uint8_t>() {
+    return H5T_NATIVE_UINT8;
+}
 template <>
-hid_t file_type<float>() { return H5T_IEEE_F32LE; }
+hid_t file_type<float>() {
+    return H5T_IEEE_F32LE;
+}
 template <>
-hid_t file_type<double>() { return H5T_IEEE_F64LE; }
+hid_t file_type<double>() {
+    return H5T_IEEE_F64LE;
+}
 template <>
-hid_t file_type<std::int32_t>() { return H5T_STD_I32LE; }
+hid_t file_type<std::int32_t>() {
+    return H5T_STD_I32LE;
+}
 template <>
-hid_t file_type<std::int64_t>() { return H5T_STD_I64LE; }
+hid_t file_type<std::int64_t>() {
+    return H5T_STD_I64LE;
+}
 template <>
-hid_t file_type<std::uint8_t>() { return H5T_STD_U8LE; }
+hid_t file_type<std::uint8_t>() {
+    return H5T_STD_U8LE;
+}
 
 void transfer(Transfer direction, hid_t dataset, hid_t type, std::span<const Index> shape,
               Range rows, void* data) {
@@ -189,8 +213,8 @@ template <class T>
 void Hdf5Dataset::read(Range rows, std::span<T> out) const {
     RANKFOLD_EXPECT(static_cast<Index>(out.size()) == rows.size() * width());
     if (kind_ != Kind::integer && (kind_ != Kind::real || std::integral<T>)) {
-        throw input_error(where_, std::integral<T> ? " does not hold integers" :
-                                                     " does not hold numbers");
+        throw input_error(where_,
+                          std::integral<T> ? " does not hold integers" : " does not hold numbers");
     }
     try {
         if constexpr (std::integral<T> && sizeof(T) < 8) {
@@ -230,8 +254,9 @@ Hdf5File Hdf5File::open(const std::string& path) {
     prepare_hdf5();
     check_readable(path);
     if (H5Fis_hdf5(path.c_str()) <= 0) {
-        throw input_error("'", path, "' is not an HDF5 file; text, images and arrays are turned "
-                                     "into one by `rankfold import`");
+        throw input_error("'", path,
+                          "' is not an HDF5 file; text, images and arrays are turned "
+                          "into one by `rankfold import`");
     }
     const H5Id list = access_list();
     const hid_t id = H5Fopen(path.c_str(), H5F_ACC_RDONLY, list.get());
@@ -339,8 +364,9 @@ Hdf5Dataset Hdf5File::dataset(const std::string& name) const {
     const double claimed = static_cast<double>(extent[0]) * static_cast<double>(extent[1]) *
                            static_cast<double>(set.element_bytes_);
     if (claimed > stored && kind != H5T_STRING) {
-        throw input_error(set.where_, " claims ", claimed, " bytes, more than the file holds; it "
-                                                           "is damaged or was never filled");
+        throw input_error(set.where_, " claims ", claimed,
+                          " bytes, more than the file holds; it "
+                          "is damaged or was never filled");
     }
     for (int d = 0; d < dimensions; ++d) set.shape_.push_back(static_cast<Index>(extent[d]));
     return set;

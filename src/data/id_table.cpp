@@ -133,8 +133,9 @@ KnownPart<Key> share_known(const Communicator& comm, const std::vector<Key>& kno
     comm.agree([&] {
         const auto twice = std::ranges::adjacent_find(sorted);
         if (twice != sorted.end()) {
-            throw input_error("the name ", *twice, " stands twice among the given ids; names must "
-                                                   "differ");
+            throw input_error("the name ", *twice,
+                              " stands twice among the given ids; names must "
+                              "differ");
         }
     });
     const auto counts = share_out(comm, sorted, cuts);
@@ -222,9 +223,9 @@ Numbering number_ids(const Communicator& comm, IdTable& table, const std::option
     Numbering result;
     if (numeric) {
         std::vector<std::int64_t> names;
-        result = number_keys(comm, table.numbers(),
-                             known ? known->numbers : std::vector<std::int64_t>{},
-                             known.has_value(), extend, names);
+        result =
+            number_keys(comm, table.numbers(), known ? known->numbers : std::vector<std::int64_t>{},
+                        known.has_value(), extend, names);
         result.names.numbers = std::move(names);
     } else {
         table.to_text();

@@ -27,9 +27,8 @@ constexpr NameTable<Format, 9> formats{{{"auto", Format::automatic},
                                         {"idx", Format::idx},
                                         {"ncf", Format::ncf},
                                         {"table", Format::table}}};
-constexpr NameTable<ValueRule, 3> value_rules{{{"as-is", ValueRule::as_is},
-                                               {"binary", ValueRule::binary},
-                                               {"log1p", ValueRule::log1p}}};
+constexpr NameTable<ValueRule, 3> value_rules{
+    {{"as-is", ValueRule::as_is}, {"binary", ValueRule::binary}, {"log1p", ValueRule::log1p}}};
 constexpr NameTable<Duplicates, 4> duplicate_rules{{{"error", Duplicates::error},
                                                     {"last", Duplicates::last},
                                                     {"sum", Duplicates::sum},
@@ -129,7 +128,9 @@ void read_source(const Communicator& comm, const std::string& path, const Import
         case Format::automatic:
         case Format::csv:
         case Format::tsv:
-        case Format::movielens: read_triplets(file, plan, options, collected); break;
+        case Format::movielens:
+            read_triplets(file, plan, options, collected);
+            break;
         case Format::ncf:
             if (plan.first[0].starts_with('(')) {
                 read_negatives(file, plan, options, collected);
@@ -137,10 +138,16 @@ void read_source(const Communicator& comm, const std::string& path, const Import
                 read_triplets(file, plan, options, collected);
             }
             break;
-        case Format::matrix_market: read_matrix_market(file, options, collected); break;
+        case Format::matrix_market:
+            read_matrix_market(file, options, collected);
+            break;
         case Format::npy:
-        case Format::idx: read_array(file, plan.format, options, collected); break;
-        case Format::table: read_table(file, plan, options, collected); break;
+        case Format::idx:
+            read_array(file, plan.format, options, collected);
+            break;
+        case Format::table:
+            read_table(file, plan, options, collected);
+            break;
     }
 }
 
@@ -150,8 +157,9 @@ void check_kinds(const Collected<R>& collected, const ImportOptions& options) {
     const int kinds = (collected.triplets.empty() ? 0 : 1) + (collected.entries.empty() ? 0 : 1) +
                       (collected.dense.empty() ? 0 : 1);
     if (kinds > 1) {
-        throw input_error("the sources are of different kinds (triplets, sparse and dense "
-                          "matrices); import them apart");
+        throw input_error(
+            "the sources are of different kinds (triplets, sparse and dense "
+            "matrices); import them apart");
     }
     if (!collected.triplets.empty()) {
         if (!options.labels.empty()) {
@@ -228,9 +236,9 @@ void join_entries(const Communicator& comm, const ImportOptions& options, bool t
         entries = {};
     }
     const Names none;
-    auto assembled = collector.finish<R>(
-        options.duplicates, result.extras.row_names ? *result.extras.row_names : none,
-        result.extras.col_names ? *result.extras.col_names : none);
+    auto assembled = collector.finish<R>(options.duplicates,
+                                         result.extras.row_names ? *result.extras.row_names : none,
+                                         result.extras.col_names ? *result.extras.col_names : none);
     collected.counts.duplicates = assembled.duplicates;
     result.matrix.sparse = std::move(assembled.matrix);
     if (timed) result.extras.per_entry.emplace_back("X/time", std::move(assembled.times));
@@ -253,17 +261,17 @@ void deposit(const Communicator& comm, Index first, Index rows, std::span<const 
     Index target = -1;
     for (int q = 0; q < comm.size(); ++q) {
         send_counts.push_back(width * overlap(blocks[rank], to.layout().rank_rows(q)).size());
-        const Range part = overlap(blocks[static_cast<std::size_t>(q)],
-                                   to.layout().rank_rows(comm.rank()));
+        const Range part =
+            overlap(blocks[static_cast<std::size_t>(q)], to.layout().rank_rows(comm.rank()));
         recv_counts.push_back(width * part.size());
         if (target < 0 && part.size() > 0) target = part.begin - to.first_row();
     }
     const Index total = std::accumulate(recv_counts.begin(), recv_counts.end(), Index{0});
-    comm.all_to_all(values, send_counts,
-                    to.local().data().subspan(
-                        static_cast<std::size_t>(std::max<Index>(0, target) * width),
-                        static_cast<std::size_t>(total)),
-                    recv_counts);
+    comm.all_to_all(
+        values, send_counts,
+        to.local().data().subspan(static_cast<std::size_t>(std::max<Index>(0, target) * width),
+                                  static_cast<std::size_t>(total)),
+        recv_counts);
 }
 
 template <Real R>
@@ -287,13 +295,14 @@ std::vector<Index> number_classes(const Communicator& comm, const Given& given,
     IdTable& classes = collected.classes;
     if (!given.classes.empty()) {
         const auto numbering =
-            number_ids(comm, classes, Names{.text = comm.is_root() ? given.classes
-                                                                   : std::vector<std::string>{},
-                                            .numbers = {}},
+            number_ids(comm, classes,
+                       Names{.text = comm.is_root() ? given.classes : std::vector<std::string>{},
+                             .numbers = {}},
                        false);
         if (numbering.unknown > 0) {
-            throw input_error("there are ", numbering.unknown, " classes of labels that the file "
-                                                               "given as --ids does not have");
+            throw input_error("there are ", numbering.unknown,
+                              " classes of labels that the file "
+                              "given as --ids does not have");
         }
         names = given.classes;
         return numbering.position;
@@ -331,8 +340,9 @@ void join_labels(const Communicator& comm, const ImportOptions& options, const G
     }
     if (collected.labels.empty()) return;
     if (!options.labels.empty() && labelled != matrix.rows()) {
-        throw input_error("there are ", labelled, " labels for ", matrix.rows(), " rows; every row "
-                                                                              "needs one");
+        throw input_error("there are ", labelled, " labels for ", matrix.rows(),
+                          " rows; every row "
+                          "needs one");
     }
     const auto class_of = number_classes(comm, given, collected, matrix.class_names);
     BlockRows<Index> labels(comm, matrix.layout(), 1);
@@ -357,8 +367,9 @@ bool have_times(const Communicator& comm, const Collected<R>& collected) {
     with = comm.all_reduce(with, Reduce::max);
     without = comm.all_reduce(without, Reduce::max);
     if (with != 0 && without != 0) {
-        throw input_error("some sources have a time column and some have none; import them apart, "
-                          "or give all of them one");
+        throw input_error(
+            "some sources have a time column and some have none; import them apart, "
+            "or give all of them one");
     }
     return with != 0;
 }
@@ -382,8 +393,17 @@ Heading heading_named(const std::string& name) {
 }
 
 std::string format_name(Format format) {
-    const auto found = std::ranges::find(formats, format, [](const auto& row) { return row.second; });
+    const auto found =
+        std::ranges::find(formats, format, [](const auto& row) { return row.second; });
     return found->first;
+}
+
+void check_sources(const Communicator& comm, const ImportOptions& options) {
+    static_cast<void>(read_given(comm, options));
+    for (const auto& source : options.sources) {
+        static_cast<void>(plan_source(ByteFile(comm, source), options));
+    }
+    for (const auto& labels : options.labels) static_cast<void>(ByteFile(comm, labels).size());
 }
 
 template <Real R>

@@ -34,7 +34,8 @@ std::string numpy_field(const std::string& text, const std::string& key) {
     if (begin == std::string::npos) return "";
     const std::size_t first = text.find_first_not_of(' ', begin + 1);
     if (first == std::string::npos) return "";
-    const std::size_t end = text[first] == '(' ? text.find(')', first) : text.find_first_of(",}", first);
+    const std::size_t end =
+        text[first] == '(' ? text.find(')', first) : text.find_first_of(",}", first);
     return end == std::string::npos ? "" : text.substr(first, end - first);
 }
 
@@ -48,8 +49,8 @@ ArrayHeader parse_numpy(const ByteFile& file) {
     const auto byte = [&](std::size_t i) {
         return static_cast<Index>(static_cast<unsigned char>(head[i]));
     };
-    const Index length = byte(8) + 256 * byte(9) +
-                         (first_version ? 0 : 65536 * byte(10) + 16777216 * byte(11));
+    const Index length =
+        byte(8) + 256 * byte(9) + (first_version ? 0 : 65536 * byte(10) + 16777216 * byte(11));
     ArrayHeader header;
     header.offset = (first_version ? 10 : 12) + length;
     if (header.offset > static_cast<Index>(head.size())) throw fail("its header is cut off");
@@ -70,7 +71,8 @@ ArrayHeader parse_numpy(const ByteFile& file) {
     header.by_columns = numpy_field(about, "fortran_order") == "True";
     std::vector<std::string_view> sizes;
     const std::string shape = numpy_field(about, "shape");
-    if (!shape.empty()) static_cast<void>(split_fields(std::string_view(shape).substr(1), {","}, sizes));
+    if (!shape.empty())
+        static_cast<void>(split_fields(std::string_view(shape).substr(1), {","}, sizes));
     while (!sizes.empty() && sizes.back().empty()) sizes.pop_back();
     if (sizes.size() != 2 || !parse_number(sizes[0], header.rows) ||
         !parse_number(sizes[1], header.cols)) {
@@ -90,17 +92,31 @@ ArrayHeader parse_idx(const ByteFile& file) {
     if (head.size() < 8 || byte(0) != 0 || byte(1) != 0) throw fail("it does not begin so");
     ArrayHeader header;
     switch (byte(2)) {
-        case 0x08: header.kind = 'u', header.bytes = 1; break;
-        case 0x09: header.kind = 'i', header.bytes = 1; break;
-        case 0x0B: header.kind = 'i', header.bytes = 2; break;
-        case 0x0C: header.kind = 'i', header.bytes = 4; break;
-        case 0x0D: header.kind = 'f', header.bytes = 4; break;
-        case 0x0E: header.kind = 'f', header.bytes = 8; break;
-        default: throw fail(concat("unknown element type ", byte(2)));
+        case 0x08:
+            header.kind = 'u', header.bytes = 1;
+            break;
+        case 0x09:
+            header.kind = 'i', header.bytes = 1;
+            break;
+        case 0x0B:
+            header.kind = 'i', header.bytes = 2;
+            break;
+        case 0x0C:
+            header.kind = 'i', header.bytes = 4;
+            break;
+        case 0x0D:
+            header.kind = 'f', header.bytes = 4;
+            break;
+        case 0x0E:
+            header.kind = 'f', header.bytes = 8;
+            break;
+        default:
+            throw fail(concat("unknown element type ", byte(2)));
     }
     header.swap = little;
     header.offset = 4 + 4 * byte(3);
-    if (byte(3) == 0 || static_cast<Index>(head.size()) < header.offset) throw fail("it is cut off");
+    if (byte(3) == 0 || static_cast<Index>(head.size()) < header.offset)
+        throw fail("it is cut off");
     for (std::size_t d = 0; d < at(byte(3)); ++d) {
         const std::size_t i = 4 + 4 * d;
         const Index size = (byte(i) << 24) + (byte(i + 1) << 16) + (byte(i + 2) << 8) + byte(i + 3);
@@ -124,7 +140,8 @@ void check_extent(const ByteFile& file, const ArrayHeader& header) {
     if (wanted != file.size() - header.offset) {
         throw input_error("'", file.path(), "' should hold ", header.rows, " x ", header.cols,
                           " elements of ", header.bytes, " bytes and holds ",
-                          file.size() - header.offset, " bytes of them; it is damaged or truncated");
+                          file.size() - header.offset,
+                          " bytes of them; it is damaged or truncated");
     }
 }
 
@@ -142,16 +159,26 @@ using Loader = double (*)(const char*, bool);
 
 Loader loader(const ArrayHeader& header) {
     switch (header.kind == 'f' ? header.bytes + 16 : header.bytes + (header.kind == 'u' ? 32 : 0)) {
-        case 20: return load<float>;
-        case 24: return load<double>;
-        case 1: return load<std::int8_t>;
-        case 2: return load<std::int16_t>;
-        case 4: return load<std::int32_t>;
-        case 8: return load<std::int64_t>;
-        case 33: return load<std::uint8_t>;
-        case 34: return load<std::uint16_t>;
-        case 36: return load<std::uint32_t>;
-        default: return load<std::uint64_t>;
+        case 20:
+            return load<float>;
+        case 24:
+            return load<double>;
+        case 1:
+            return load<std::int8_t>;
+        case 2:
+            return load<std::int16_t>;
+        case 4:
+            return load<std::int32_t>;
+        case 8:
+            return load<std::int64_t>;
+        case 33:
+            return load<std::uint8_t>;
+        case 34:
+            return load<std::uint16_t>;
+        case 36:
+            return load<std::uint32_t>;
+        default:
+            return load<std::uint64_t>;
     }
 }
 
@@ -159,8 +186,8 @@ Loader loader(const ArrayHeader& header) {
 template <class T>
 std::vector<T> load_rows(const ByteFile& file, const ArrayHeader& header, Range mine, Index width) {
     const Index row_bytes = width * header.bytes;
-    const std::string raw = file.range(
-        {header.offset + mine.begin * row_bytes, header.offset + mine.end * row_bytes});
+    const std::string raw =
+        file.range({header.offset + mine.begin * row_bytes, header.offset + mine.end * row_bytes});
     std::vector<T> values;
     values.reserve(raw.size() / at(header.bytes));
     const Loader next = loader(header);
@@ -193,8 +220,8 @@ std::vector<R> load_by_columns(const ByteFile& file, const ArrayHeader& header, 
     const Communicator& comm = file.comm();
     BlockRows<R> stored(comm, ShardLayout::even(header.cols, comm.size(), comm.size()),
                         header.rows);
-    const auto values = load_rows<R>(file, header, stored.layout().rank_rows(comm.rank()),
-                                     header.rows);
+    const auto values =
+        load_rows<R>(file, header, stored.layout().rank_rows(comm.rank()), header.rows);
     std::ranges::copy(values, stored.local().data().begin());
     const BlockRows<R> rows = transpose(stored);
     first = rows.first_row();
@@ -271,8 +298,7 @@ template <Real R>
 void read_table(const ByteFile& file, const SourcePlan& plan, const ImportOptions& options,
                 Collected<R>& collected) {
     const Communicator& comm = file.comm();
-    const auto columns =
-        table_columns(options, static_cast<Index>(plan.first.size()), file.path());
+    const auto columns = table_columns(options, static_cast<Index>(plan.first.size()), file.path());
     collected.expect_cols(columns.cols, file.path());
     const std::string text = file.range(file.my_lines(plan.skip_bytes));
     TableRows<R> table;
@@ -314,8 +340,8 @@ void read_array(const ByteFile& file, Format format, const ImportOptions& option
     check_extent(file, header);
     collected.expect_cols(header.cols, file.path());
     const bool is_bytes = header.kind == 'u' && header.bytes == 1;
-    collected.bytes = collected.bytes && is_bytes && options.shift == 0.0 &&
-                      options.value == ValueRule::as_is;
+    collected.bytes =
+        collected.bytes && is_bytes && options.shift == 0.0 && options.value == ValueRule::as_is;
     DensePart<R> part;
     Index first = 0;
     if (header.by_columns) {
@@ -355,9 +381,9 @@ void read_labels(const ByteFile& file, Index first, IdTable& classes, LabelPart&
     });
 }
 
-#define RANKFOLD_INSTANTIATE(R)                                                             \
-    template void read_table(const ByteFile&, const SourcePlan&, const ImportOptions&,      \
-                             Collected<R>&);                                                \
+#define RANKFOLD_INSTANTIATE(R)                                                        \
+    template void read_table(const ByteFile&, const SourcePlan&, const ImportOptions&, \
+                             Collected<R>&);                                           \
     template void read_array(const ByteFile&, Format, const ImportOptions&, Collected<R>&);
 RANKFOLD_INSTANTIATE(float)
 RANKFOLD_INSTANTIATE(double)

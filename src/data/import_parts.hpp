@@ -16,11 +16,11 @@ namespace rankfold {
 struct SourcePlan {
     Format format = Format::automatic;
     Delimiter delimiter;
-    Index skip_bytes = 0;                ///< before the first line of data
+    Index skip_bytes = 0;  ///< before the first line of data
     Index skip_lines = 0;
     Index comments = 0;
-    std::vector<std::string> heading;    ///< the fields of the line that names the columns, if any
-    std::vector<std::string> first;      ///< the fields of the first line of data
+    std::vector<std::string> heading;  ///< the fields of the line that names the columns, if any
+    std::vector<std::string> first;    ///< the fields of the first line of data
 };
 
 /// Looks at the first lines. @collective @throws Error (Fault::input), agreed
@@ -67,10 +67,10 @@ struct Collected {
     std::vector<TripletPart> triplets;
     std::vector<std::vector<Entry>> entries;  ///< of sources whose rows stand in order
     std::vector<DensePart<R>> dense;
-    bool bytes = true;                        ///< all dense sources hold bytes
-    Index rows = 0;                           ///< of sources whose rows stand in order; global
+    bool bytes = true;  ///< all dense sources hold bytes
+    Index rows = 0;     ///< of sources whose rows stand in order; global
     Index cols = 0;
-    std::vector<std::string> col_names;       ///< from a table's first line
+    std::vector<std::string> col_names;  ///< from a table's first line
     IdTable classes;
     std::vector<LabelPart> labels;
 
@@ -78,8 +78,9 @@ struct Collected {
     void expect_cols(Index found, const std::string& path) {
         if (cols == 0) cols = found;
         if (cols != found) {
-            throw input_error("'", path, "' has ", found, " columns where the sources before it have ",
-                              cols, "; sources that are joined must agree");
+            throw input_error("'", path, "' has ", found,
+                              " columns where the sources before it have ", cols,
+                              "; sources that are joined must agree");
         }
     }
 };

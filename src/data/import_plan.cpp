@@ -14,10 +14,10 @@ constexpr std::string_view byte_order_mark = "\xEF\xBB\xBF";
 /// The first lines of a text: comments counted, then up to two lines with where they begin.
 struct Opening {
     Index comments = 0;
-    Index lines = 0;               // before the first of `texts`, comments and blank ones
+    Index lines = 0;  // before the first of `texts`, comments and blank ones
     std::vector<std::string> texts;
-    std::vector<Index> begins;     // and, last, where the line after the last begins
-    std::vector<Index> numbers;    // lines before each, and before what follows
+    std::vector<Index> begins;   // and, last, where the line after the last begins
+    std::vector<Index> numbers;  // lines before each, and before what follows
 };
 
 /// False if `text`, which is not the whole file, is too short to tell.
@@ -35,7 +35,8 @@ bool scan_opening(std::string_view text, bool whole, Opening& opening) {
         const bool comment = opening.texts.empty() && line.starts_with('#');
         if (comment) ++opening.comments;
         if (!comment && !line.empty() && line != "\r") {
-            opening.texts.emplace_back(line.back() == '\r' ? line.substr(0, line.size() - 1) : line);
+            opening.texts.emplace_back(line.back() == '\r' ? line.substr(0, line.size() - 1)
+                                                           : line);
             opening.begins.push_back(static_cast<Index>(begin));
             opening.numbers.push_back(number);
         }
@@ -132,8 +133,9 @@ SourcePlan plan_source(const ByteFile& file, const ImportOptions& options) {
         if (is_idx(head)) plan.format = Format::idx;
         if (head.starts_with("%%MatrixMarket")) plan.format = Format::matrix_market;
         if (head.starts_with("\x89HDF\r\n")) {
-            throw input_error("'", file.path(), "' is HDF5: it needs no import if it has AnnData's "
-                                                "layout, and cannot be imported otherwise");
+            throw input_error("'", file.path(),
+                              "' is HDF5: it needs no import if it has AnnData's "
+                              "layout, and cannot be imported otherwise");
         }
     }
     if (plan.format == Format::npy || plan.format == Format::idx ||
@@ -141,8 +143,9 @@ SourcePlan plan_source(const ByteFile& file, const ImportOptions& options) {
         return plan;
     }
     if (std::memchr(head.data(), 0, head.size()) != nullptr) {
-        throw input_error("'", file.path(), "' is neither text nor a known binary format; known "
-                                            "are .npy, IDX, MatrixMarket and delimited text");
+        throw input_error("'", file.path(),
+                          "' is neither text nor a known binary format; known "
+                          "are .npy, IDX, MatrixMarket and delimited text");
     }
     const Opening opening = read_opening(file);
     if (opening.texts.empty()) throw input_error("'", file.path(), "' has no line of data");

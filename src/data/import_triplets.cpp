@@ -289,8 +289,7 @@ void read_matrix_market(const ByteFile& file, const ImportOptions& options,
         } else {
             double value = 0.0;
             const bool good = fields.size() == 1 && parse_number(fields[0], value) &&
-                              transform(value, options) &&
-                              std::isfinite(static_cast<R>(value));
+                              transform(value, options) && std::isfinite(static_cast<R>(value));
             if (!good) why = "this is not one number";
             values.push_back(value);
         }
@@ -300,7 +299,8 @@ void read_matrix_market(const ByteFile& file, const ImportOptions& options,
     const Index found = comm.all_reduce(lines, Reduce::sum);
     if (found != header.entries) {
         throw input_error("'", file.path(), "' says that it has ", header.entries,
-                          " entries, and has ", found, " lines of them; it is truncated or damaged");
+                          " entries, and has ", found,
+                          " lines of them; it is truncated or damaged");
     }
     collected.counts.lines += found;
     if (header.coordinate) {
@@ -312,11 +312,11 @@ void read_matrix_market(const ByteFile& file, const ImportOptions& options,
     collected.rows += header.rows;
 }
 
-#define RANKFOLD_INSTANTIATE(R)                                                                  \
-    template void read_triplets(const ByteFile&, const SourcePlan&, const ImportOptions&,        \
-                                Collected<R>&);                                                  \
-    template void read_negatives(const ByteFile&, const SourcePlan&, const ImportOptions&,       \
-                                 Collected<R>&);                                                 \
+#define RANKFOLD_INSTANTIATE(R)                                                            \
+    template void read_triplets(const ByteFile&, const SourcePlan&, const ImportOptions&,  \
+                                Collected<R>&);                                            \
+    template void read_negatives(const ByteFile&, const SourcePlan&, const ImportOptions&, \
+                                 Collected<R>&);                                           \
     template void read_matrix_market(const ByteFile&, const ImportOptions&, Collected<R>&);
 RANKFOLD_INSTANTIATE(float)
 RANKFOLD_INSTANTIATE(double)

@@ -33,8 +33,7 @@ ordered_json histogram(const Communicator& comm, std::span<const Index> degrees)
     for (std::size_t b = 0; b < bins.size(); ++b) {
         const Index least = b == 0 ? 0 : Index{1} << (b - 1);
         const Index most = b == 0 ? 0 : 2 * least - 1;
-        const std::string name =
-            least == most ? std::to_string(least) : concat(least, "-", most);
+        const std::string name = least == most ? std::to_string(least) : concat(least, "-", most);
         result[name] = bins[b];
     }
     return result;
@@ -176,16 +175,15 @@ void collect(const Hdf5File& file, const std::string& group, int depth,
 
 /// Reads a part of a dataset in the type in which our files store it.
 template <class T>
-std::uint64_t read_part(const Hdf5Dataset& set, const std::string& name, Range mine,
-                        bool& finite) {
+std::uint64_t read_part(const Hdf5Dataset& set, const std::string& name, Range mine, bool& finite) {
     std::uint64_t sum = 0;
     std::vector<T> block;
-    in_slices(mine, 1, std::max<Index>(1, set.width()) * static_cast<Index>(sizeof(T)),
-              block_bytes, [&](Range rows, Range) {
+    in_slices(mine, 1, std::max<Index>(1, set.width()) * static_cast<Index>(sizeof(T)), block_bytes,
+              [&](Range rows, Range) {
                   block.resize(static_cast<std::size_t>(rows.size() * set.width()));
                   set.read(rows, std::span<T>(block));
-                  sum += partial_checksum(name, rows.begin * set.width(),
-                                          std::span<const T>(block));
+                  sum +=
+                      partial_checksum(name, rows.begin * set.width(), std::span<const T>(block));
                   for (const T x : block) {
                       finite = finite && std::isfinite(static_cast<double>(x));
                   }
@@ -216,8 +214,8 @@ std::optional<std::uint64_t> verify_dataset(const Communicator& comm, const Hdf5
     try {
         comm.agree([&] {
             const Hdf5Dataset set = file.dataset(name);
-            numeric = set.kind() == Hdf5Dataset::Kind::real ||
-                      set.kind() == Hdf5Dataset::Kind::integer;
+            numeric =
+                set.kind() == Hdf5Dataset::Kind::real || set.kind() == Hdf5Dataset::Kind::integer;
             stored = read_attributes(set.id()).value("checksum", json());
             if (numeric) {
                 sum = read_whole(comm, set, name, finite);

@@ -54,9 +54,8 @@ void expect_numbers(const Hdf5Dataset& set, std::size_t dimensions) {
 
 void read_sparse_header(const Hdf5File& file, Header& header) {
     const json about = read_attributes(file.group("X").get());
-    const std::string encoding = about.value("encoding-type", json("")).is_string()
-                                     ? about.value("encoding-type", "")
-                                     : "";
+    const std::string encoding =
+        about.value("encoding-type", json("")).is_string() ? about.value("encoding-type", "") : "";
     if (encoding != "csr_matrix" && encoding != "csc_matrix") {
         throw input_error("'", file.path(), "': the group X has the encoding-type '", encoding,
                           "'; it must be csr_matrix or csc_matrix");
@@ -64,8 +63,9 @@ void read_sparse_header(const Hdf5File& file, Header& header) {
     const json shape = about.value("shape", json());
     if (!shape.is_array() || shape.size() != 2 || !shape[0].is_number_integer() ||
         !shape[1].is_number_integer()) {
-        throw input_error("'", file.path(), "': the group X has no attribute `shape` of two "
-                                            "integers");
+        throw input_error("'", file.path(),
+                          "': the group X has no attribute `shape` of two "
+                          "integers");
     }
     header.rows = shape[0].get<Index>();
     header.cols = shape[1].get<Index>();
@@ -93,13 +93,14 @@ Header read_header(const Hdf5File& file) {
     const json about = read_attributes(file.group("").get());
     const json kind = about.value("rankfold", json("matrix"));
     if (kind != "matrix") {
-        throw input_error("'", file.path(), "' holds ", kind.is_string() ? kind.get<std::string>()
-                                                                         : "something else",
+        throw input_error("'", file.path(), "' holds ",
+                          kind.is_string() ? kind.get<std::string>() : "something else",
                           ", not a matrix");
     }
     if (!file.has("X")) {
-        throw input_error("'", file.path(), "' holds no matrix X (AnnData's layout); make one with "
-                                            "`rankfold import`");
+        throw input_error("'", file.path(),
+                          "' holds no matrix X (AnnData's layout); make one with "
+                          "`rankfold import`");
     }
     Header header;
     if (file.has_group("X")) {
@@ -202,10 +203,10 @@ CsrMatrix<R> read_rows(const Header& header, Range rows, Index cols, std::uint64
     local.cols = cols;
     local.row_ptr = read_indptr(header, rows);
     const bool last = rows.end + 1 == header.indptr.rows();
-    digest += partial_checksum("X/indptr", rows.begin,
-                               std::span<const Index>(local.row_ptr)
-                                   .first(last && rows.size() > 0 ? local.row_ptr.size()
-                                                                  : at(rows.size())));
+    digest += partial_checksum(
+        "X/indptr", rows.begin,
+        std::span<const Index>(local.row_ptr)
+            .first(last && rows.size() > 0 ? local.row_ptr.size() : at(rows.size())));
     const Range entries{local.row_ptr.front(), local.row_ptr.back()};
     for (Index& n : local.row_ptr) n -= entries.begin;
     local.col_idx.resize(at(entries.size()));
@@ -215,8 +216,8 @@ CsrMatrix<R> read_rows(const Header& header, Range rows, Index cols, std::uint64
         return rows.begin + static_cast<Index>(next - local.row_ptr.begin()) - 1;
     };
     header.indices.read(entries, std::span<ColIndex>(local.col_idx));
-    digest += partial_checksum("X/indices", entries.begin,
-                               std::span<const ColIndex>(local.col_idx));
+    digest +=
+        partial_checksum("X/indices", entries.begin, std::span<const ColIndex>(local.col_idx));
     for (std::size_t e = 0; e < local.col_idx.size(); ++e) {
         if (local.col_idx[e] < 0 || local.col_idx[e] >= cols) {
             throw input_error(header.indices.where(), ": row ",
@@ -234,8 +235,7 @@ CsrMatrix<R> read_rows(const Header& header, Range rows, Index cols, std::uint64
 }
 
 template <Real R>
-BlockRowCsr<R> read_sparse(const Communicator& comm, const Header& header,
-                           std::uint64_t& digest) {
+BlockRowCsr<R> read_sparse(const Communicator& comm, const Header& header, std::uint64_t& digest) {
     const bool csr = header.layout == Header::Layout::csr;
     const Index rows = csr ? header.rows : header.cols;
     const Index cols = csr ? header.cols : header.rows;
@@ -247,17 +247,14 @@ BlockRowCsr<R> read_sparse(const Communicator& comm, const Header& header,
     });
     const ShardLayout layout = balanced_layout(comm, rows, part.begin, counts);
     CsrMatrix<R> local;
-    comm.agree([&] {
-        local = read_rows<R>(header, layout.rank_rows(comm.rank()), cols, digest);
-    });
+    comm.agree([&] { local = read_rows<R>(header, layout.rank_rows(comm.rank()), cols, digest); });
     BlockRowCsr<R> stored(comm, layout, std::move(local));
     return csr ? std::move(stored) : transpose(stored);
 }
 
 template <Real R>
 BlockRows<R> read_dense(const Communicator& comm, const Header& header, std::uint64_t& digest) {
-    BlockRows<R> matrix(comm,
-                        ShardLayout::even(header.rows, shard_count(header.nnz), comm.size()),
+    BlockRows<R> matrix(comm, ShardLayout::even(header.rows, shard_count(header.nnz), comm.size()),
                         header.cols);
     comm.agree([&] {
         read_values(header.values, "X", matrix.layout().rank_rows(comm.rank()),
@@ -294,8 +291,8 @@ void read_labels(const Hdf5File& file, MatrixData<R>& data) {
         set->read(mine, labels.local().data());
         for (Index i = 0; i < mine.size(); ++i) {
             const Index label = labels.local()(i, 0);
-            const bool named = data.class_names.empty() ||
-                               label < static_cast<Index>(data.class_names.size());
+            const bool named =
+                data.class_names.empty() || label < static_cast<Index>(data.class_names.size());
             if (label < 0 || !named || label > std::numeric_limits<std::int32_t>::max()) {
                 throw input_error(set->where(), ": row ", mine.begin + i, " has the label ", label,
                                   ", which is no class; labels count from 0");
@@ -355,8 +352,9 @@ std::optional<std::vector<std::int64_t>> read_per_entry(const MatrixData<R>& mat
         std::vector<ColIndex> stored(local.col_idx.size());
         file.dataset("X/indices").read(mine, std::span<ColIndex>(stored));
         if (stored != local.col_idx) {  // a csc_matrix, or rows in disorder: sorted when read
-            throw input_error(set.where(), " cannot be matched with the entries, which stand in "
-                                           "another order; import the matrix anew");
+            throw input_error(set.where(),
+                              " cannot be matched with the entries, which stand in "
+                              "another order; import the matrix anew");
         }
         set.read(mine, std::span<std::int64_t>(numbers));
     });

@@ -136,10 +136,9 @@ void write_matrix(const std::string& path, MatrixData<R>& matrix, const MatrixEx
                                std::uint64_t{0});
     };
     const json root = json::parse(root_attributes(comm, "matrix", provenance));
-    const auto sums =
-        write_verified(comm, path, list, [&](const Hdf5File& file, auto checksums) {
-            decorate(file, matrix, extras, root, of_x(checksums));
-        });
+    const auto sums = write_verified(comm, path, list, [&](const Hdf5File& file, auto checksums) {
+        decorate(file, matrix, extras, root, of_x(checksums));
+    });
     matrix.file = path;
     matrix.ids = {path, "/"};
     matrix.digest = of_x(sums);

@@ -20,8 +20,7 @@ std::string index_column(const json& attributes) {
 }
 
 /// Where the list of names stands, or "" if there is none.
-std::string index_dataset(const Hdf5File& file, const std::string& group,
-                          const std::string& axis) {
+std::string index_dataset(const Hdf5File& file, const std::string& group, const std::string& axis) {
     const std::string frame = join_path(group, axis);
     if (!file.has_group(frame)) return "";
     const std::string name =
@@ -71,8 +70,8 @@ std::vector<std::string> texts(Names names) {
 
 void check_count(Index named, Index count, const IdSource& ids, const std::string& axis) {
     if (named != count) {
-        throw input_error("'", ids.file, "': ", axis, " names ", named, " elements where there are ",
-                          count, "; make the file anew");
+        throw input_error("'", ids.file, "': ", axis, " names ", named,
+                          " elements where there are ", count, "; make the file anew");
     }
 }
 

@@ -106,8 +106,9 @@ std::string kind_of(const Hdf5File& file) {
                           "', which this version does not know");
     }
     if (file.has("X")) return "matrix";
-    throw input_error("'", file.path(), "' is HDF5, but neither a rankfold file (no root attribute "
-                                        "`rankfold`) nor an AnnData matrix (no X)");
+    throw input_error("'", file.path(),
+                      "' is HDF5, but neither a rankfold file (no root attribute "
+                      "`rankfold`) nor an AnnData matrix (no X)");
 }
 
 }  // namespace

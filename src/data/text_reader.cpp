@@ -57,7 +57,10 @@ int open_bytes(const std::string& path, bool& compressed, Index& size) {
     const auto got = ::pread(file, magic, sizeof magic, 0);
     compressed = got >= 2 && magic[0] == 0x1f && magic[1] == 0x8b;
     const bool other = got == 4 && (std::memcmp(magic, "BZh", 3) == 0 ||
-                                    std::memcmp(magic, "\xfd" "7zX", 4) == 0 ||
+                                    std::memcmp(magic,
+                                                "\xfd"
+                                                "7zX",
+                                                4) == 0 ||
                                     std::memcmp(magic, "\x28\xb5\x2f\xfd", 4) == 0 ||
                                     std::memcmp(magic, "PK\x03\x04", 4) == 0);
     if (other) {

@@ -65,8 +65,8 @@ double bytes_of(const TensorList& state) {
 /// A limit may be set on one node alone, so every rank looks.
 void check_limit(const std::string& path, double needed) {
     struct rlimit limit {};
-    if (!space_check || ::getrlimit(RLIMIT_FSIZE, &limit) != 0 ||
-        limit.rlim_cur == RLIM_INFINITY || static_cast<double>(limit.rlim_cur) >= needed) {
+    if (!space_check || ::getrlimit(RLIMIT_FSIZE, &limit) != 0 || limit.rlim_cur == RLIM_INFINITY ||
+        static_cast<double>(limit.rlim_cur) >= needed) {
         return;
     }
     throw Error(Fault::system,
@@ -91,8 +91,8 @@ void check_space(const std::string& path, double needed) {
 
 std::string temporary_name(const Communicator& comm, const std::string& path) {
     const char* job = std::getenv("SLURM_JOB_ID");
-    std::string name = concat(path, ".tmp.", job != nullptr ? std::string(job)
-                                                            : std::to_string(::getpid()));
+    std::string name =
+        concat(path, ".tmp.", job != nullptr ? std::string(job) : std::to_string(::getpid()));
     comm.broadcast(name);
     return name;
 }
@@ -158,8 +158,8 @@ void write_tensors(const Communicator& comm, const std::string& path, const Tens
                 std::visit(
                     [&](auto data) {
                         using T = typename decltype(data)::value_type;
-                        transfer(Transfer::write, datasets[t].get(), memory_type<T>(),
-                                 tensor.shape, tensor.local, data.data());
+                        transfer(Transfer::write, datasets[t].get(), memory_type<T>(), tensor.shape,
+                                 tensor.local, data.data());
                     },
                     tensor.data);
             }
@@ -198,14 +198,14 @@ void verify(const Communicator& comm, const std::string& temporary, const Tensor
                     [&]<class T>(std::span<T>) {
                         std::vector<T> block;
                         in_slices(even_part(tensor.shape[0], comm.size(), comm.rank()), 1,
-                                  width_of(tensor) * static_cast<Index>(sizeof(T)),
-                                  read_back_bytes, [&](Range rows, Range) {
-                                      block.resize(static_cast<std::size_t>(rows.size() *
-                                                                            width_of(tensor)));
+                                  width_of(tensor) * static_cast<Index>(sizeof(T)), read_back_bytes,
+                                  [&](Range rows, Range) {
+                                      block.resize(
+                                          static_cast<std::size_t>(rows.size() * width_of(tensor)));
                                       dataset.read(rows, std::span<T>(block));
-                                      found[t] += partial_checksum(
-                                          tensor.path, rows.begin * width_of(tensor),
-                                          std::span<const T>(block));
+                                      found[t] += partial_checksum(tensor.path,
+                                                                   rows.begin * width_of(tensor),
+                                                                   std::span<const T>(block));
                                   });
                     },
                     tensor.data);

@@ -29,13 +29,13 @@ public:
         if (shape.empty()) shape = {values.size()};
         const H5Id space(H5Screate_simple(static_cast<int>(shape.size()), shape.data(), nullptr),
                          H5Sclose, "H5Screate_simple");
-        const H5Id set(H5Dcreate2(id(), name.c_str(), type, space.get(), H5P_DEFAULT, plan,
-                                  H5P_DEFAULT),
-                       H5Dclose, "H5Dcreate2");
+        const H5Id set(
+            H5Dcreate2(id(), name.c_str(), type, space.get(), H5P_DEFAULT, plan, H5P_DEFAULT),
+            H5Dclose, "H5Dcreate2");
         if (values.empty()) return;
-        check_hdf5(H5Dwrite(set.get(), memory_type<T>(), H5S_ALL, H5S_ALL, H5P_DEFAULT,
-                            values.data()),
-                   "H5Dwrite");
+        check_hdf5(
+            H5Dwrite(set.get(), memory_type<T>(), H5S_ALL, H5S_ALL, H5P_DEFAULT, values.data()),
+            "H5Dwrite");
     }
 
     /// X in AnnData's sparse layout, with the pieces as given.

@@ -27,27 +27,26 @@ MatrixData<R> make_sparse(const Communicator& comm, Index rows, Index cols) {
         counts.push_back(0);
         for (Index j = 0; j < cols; ++j) {
             if (!has_entry(i, j)) continue;
-            triplets.push_back(
-                {i, static_cast<ColIndex>(j), static_cast<R>(sparse_value(i, j))});
+            triplets.push_back({i, static_cast<ColIndex>(j), static_cast<R>(sparse_value(i, j))});
             ++counts.back();
         }
     }
     MatrixData<R> data;
-    data.sparse = assemble(comm, balanced_layout(comm, rows, part.begin, counts), cols,
-                           std::move(triplets));
+    data.sparse =
+        assemble(comm, balanced_layout(comm, rows, part.begin, counts), cols, std::move(triplets));
     return data;
 }
 
 template <Real R>
 MatrixData<R> make_dense(const Communicator& comm, Index rows, Index cols, bool bytes = false) {
     MatrixData<R> data;
-    data.dense = BlockRows<R>(
-        comm, ShardLayout::even(rows, shard_count(rows * cols), comm.size()), cols);
+    data.dense =
+        BlockRows<R>(comm, ShardLayout::even(rows, shard_count(rows * cols), comm.size()), cols);
     for (Index i = 0; i < data.dense->local().rows(); ++i) {
         for (Index j = 0; j < cols; ++j) {
             const Index row = data.dense->first_row() + i;
-            data.dense->local()(i, j) = bytes ? static_cast<R>((13 * row + j) % 256)
-                                              : static_cast<R>(sparse_value(row, j));
+            data.dense->local()(i, j) =
+                bytes ? static_cast<R>((13 * row + j) % 256) : static_cast<R>(sparse_value(row, j));
         }
     }
     return data;

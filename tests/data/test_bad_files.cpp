@@ -33,7 +33,8 @@ protected:
             make(maker);
         }
         comm.barrier();
-        expect_words(expect_error(Fault::input, [&] { return read_matrix<float>(comm, path); }), words);
+        expect_words(expect_error(Fault::input, [&] { return read_matrix<float>(comm, path); }),
+                     words);
         comm.barrier();
     }
 
@@ -56,8 +57,8 @@ void external_dataset(H5Maker& maker, const std::string& source) {
     check_hdf5(H5Pset_external(plan.get(), source.c_str(), 0, 16), "H5Pset_external");
     const hsize_t extent[] = {2, 2};
     const H5Id space(H5Screate_simple(2, extent, nullptr), H5Sclose, "H5Screate_simple");
-    const H5Id set(H5Dcreate2(maker.id(), "X", H5T_IEEE_F32LE, space.get(), H5P_DEFAULT,
-                              plan.get(), H5P_DEFAULT),
+    const H5Id set(H5Dcreate2(maker.id(), "X", H5T_IEEE_F32LE, space.get(), H5P_DEFAULT, plan.get(),
+                              H5P_DEFAULT),
                    H5Dclose, "H5Dcreate2");
 }
 
@@ -67,8 +68,8 @@ void virtual_dataset(H5Maker& maker, const std::string& source) {
     const H5Id space(H5Screate_simple(2, extent, nullptr), H5Sclose, "H5Screate_simple");
     check_hdf5(H5Pset_virtual(plan.get(), space.get(), source.c_str(), "X", space.get()),
                "H5Pset_virtual");
-    const H5Id set(H5Dcreate2(maker.id(), "X", H5T_IEEE_F32LE, space.get(), H5P_DEFAULT,
-                              plan.get(), H5P_DEFAULT),
+    const H5Id set(H5Dcreate2(maker.id(), "X", H5T_IEEE_F32LE, space.get(), H5P_DEFAULT, plan.get(),
+                              H5P_DEFAULT),
                    H5Dclose, "H5Dcreate2");
 }
 
@@ -82,7 +83,8 @@ TEST_F(BadFile, MissingFolderAndUnreadableFilesAreNamed) {
     expect_words(read(scratch().string()), {scratch().string(), "folder"});
     if (::geteuid() == 0) return;  // root may read everything
     write_text(file("secret.h5"), "x");
-    if (comm.is_root()) std::filesystem::permissions(file("secret.h5"), std::filesystem::perms::none);
+    if (comm.is_root())
+        std::filesystem::permissions(file("secret.h5"), std::filesystem::perms::none);
     comm.barrier();
     expect_words(read(file("secret.h5")), {"permission"});
 }
@@ -91,13 +93,15 @@ TEST_F(BadFile, WhatIsNotHdf5IsRefused) {
     write_text(file("text.h5"), "user,item,rating\n1,2,3\n");
     write_text(file("empty.h5"), "");
     for (const char* name : {"text.h5", "empty.h5"}) {
-        expect_words(expect_error(Fault::input, [&] { return read_matrix<float>(comm, file(name)); }),
-                     {name, "not an HDF5 file"});
-        expect_words(expect_error(Fault::input, [&] { return read_factors<float>(comm, file(name)); }),
-                     {name, "not an HDF5 file"});
-        expect_words(expect_error(Fault::input,
-                                  [&] { static_cast<void>(file_kind(comm, file(name))); }),
-                     {name, "not an HDF5 file"});
+        expect_words(
+            expect_error(Fault::input, [&] { return read_matrix<float>(comm, file(name)); }),
+            {name, "not an HDF5 file"});
+        expect_words(
+            expect_error(Fault::input, [&] { return read_factors<float>(comm, file(name)); }),
+            {name, "not an HDF5 file"});
+        expect_words(
+            expect_error(Fault::input, [&] { static_cast<void>(file_kind(comm, file(name))); }),
+            {name, "not an HDF5 file"});
     }
 }
 
@@ -122,7 +126,8 @@ TEST_F(BadFile, TruncatedFilesAreRefused) {
 TEST_F(BadFile, MissingPartsAreNamed) {
     expect_refused([](H5Maker& m) { m.group("Y"); }, {"no matrix X"});
     expect_refused([](H5Maker& m) { m.group("X"); }, {"encoding-type"});
-    expect_refused([](H5Maker& m) { return make_group(m.id(), "X", "csr_matrix", "0.1.0"); }, {"shape"});
+    expect_refused([](H5Maker& m) { return make_group(m.id(), "X", "csr_matrix", "0.1.0"); },
+                   {"shape"});
     expect_refused(
         [](H5Maker& m) {
             const H5Id x = make_group(m.id(), "X", "csr_matrix", "0.1.0");
@@ -139,14 +144,23 @@ TEST_F(BadFile, MissingPartsAreNamed) {
 }
 
 TEST_F(BadFile, WrongTypesAndShapesAreNamed) {
-    expect_refused([](H5Maker& m) { m.dataset("X", std::vector<float>{1, 2}); },
-                   {"dataset X", "1 dimensions, not 2"});
+    expect_refused(
+        [](H5Maker& m) {
+            m.dataset("X", std::vector<float>{1, 2});
+        },
+        {"dataset X", "1 dimensions, not 2"});
     expect_refused([](H5Maker& m) { write_strings(m.id(), "X", 2, [](Index) { return "a"; }); },
                    {"dataset X", "numbers"});
-    expect_refused([](H5Maker& m) { m.sparse({2, 2}, {1, 2}, {0, 1}, {0, 2}); },
-                   {"X/indptr", "3 elements"});
-    expect_refused([](H5Maker& m) { m.sparse({2, 2}, {1, 2, 3}, {0, 1}, {0, 1, 2}); },
-                   {"X/indices", "3 elements"});
+    expect_refused(
+        [](H5Maker& m) {
+            m.sparse({2, 2}, {1, 2}, {0, 1}, {0, 2});
+        },
+        {"X/indptr", "3 elements"});
+    expect_refused(
+        [](H5Maker& m) {
+            m.sparse({2, 2}, {1, 2, 3}, {0, 1}, {0, 1, 2});
+        },
+        {"X/indices", "3 elements"});
     expect_refused(
         [](H5Maker& m) {
             const H5Id x = make_group(m.id(), "X", "csr_matrix", "0.1.0");
@@ -159,25 +173,49 @@ TEST_F(BadFile, WrongTypesAndShapesAreNamed) {
 }
 
 TEST_F(BadFile, IndptrMustRiseFromZeroToTheEnd) {
-    expect_refused([](H5Maker& m) { m.sparse({3, 2}, {1, 2}, {0, 1}, {0, 2, 1, 2}); },
-                   {"X/indptr", "element 2 is 1"});
-    expect_refused([](H5Maker& m) { m.sparse({2, 2}, {1, 2}, {0, 1}, {1, 1, 2}); },
-                   {"X/indptr", "element 0 is 1"});
-    expect_refused([](H5Maker& m) { m.sparse({2, 2}, {1, 2}, {0, 1}, {0, 1, 1}); },
-                   {"X/indptr", "ends with 1"});
-    expect_refused([](H5Maker& m) { m.sparse({2, 2}, {1, 2}, {0, 1}, {0, 9, 2}); },
-                   {"X/indptr", "element 1 is 9"});
-    expect_refused([](H5Maker& m) { m.sparse({2, 2}, {1, 2}, {0, 1}, {0, -1, 2}); },
-                   {"X/indptr", "element 1 is -1"});
+    expect_refused(
+        [](H5Maker& m) {
+            m.sparse({3, 2}, {1, 2}, {0, 1}, {0, 2, 1, 2});
+        },
+        {"X/indptr", "element 2 is 1"});
+    expect_refused(
+        [](H5Maker& m) {
+            m.sparse({2, 2}, {1, 2}, {0, 1}, {1, 1, 2});
+        },
+        {"X/indptr", "element 0 is 1"});
+    expect_refused(
+        [](H5Maker& m) {
+            m.sparse({2, 2}, {1, 2}, {0, 1}, {0, 1, 1});
+        },
+        {"X/indptr", "ends with 1"});
+    expect_refused(
+        [](H5Maker& m) {
+            m.sparse({2, 2}, {1, 2}, {0, 1}, {0, 9, 2});
+        },
+        {"X/indptr", "element 1 is 9"});
+    expect_refused(
+        [](H5Maker& m) {
+            m.sparse({2, 2}, {1, 2}, {0, 1}, {0, -1, 2});
+        },
+        {"X/indptr", "element 1 is -1"});
 }
 
 TEST_F(BadFile, ColumnsMustBeInRangeAndStandOnce) {
-    expect_refused([](H5Maker& m) { m.sparse({3, 2}, {1, 2}, {0, 2}, {0, 1, 1, 2}); },
-                   {"X/indices", "row 2", "column 2"});
-    expect_refused([](H5Maker& m) { m.sparse({3, 2}, {1, 2}, {0, -1}, {0, 1, 2, 2}); },
-                   {"X/indices", "row 1", "column -1"});
-    expect_refused([](H5Maker& m) { m.sparse({1, 3}, {1, 2, 3}, {0, 1, 0}, {0, 3}); },
-                   {"row 0", "column 0 twice"});
+    expect_refused(
+        [](H5Maker& m) {
+            m.sparse({3, 2}, {1, 2}, {0, 2}, {0, 1, 1, 2});
+        },
+        {"X/indices", "row 2", "column 2"});
+    expect_refused(
+        [](H5Maker& m) {
+            m.sparse({3, 2}, {1, 2}, {0, -1}, {0, 1, 2, 2});
+        },
+        {"X/indices", "row 1", "column -1"});
+    expect_refused(
+        [](H5Maker& m) {
+            m.sparse({1, 3}, {1, 2, 3}, {0, 1, 0}, {0, 3});
+        },
+        {"row 0", "column 0 twice"});
     expect_refused(
         [](H5Maker& m) {
             const H5Id x = make_group(m.id(), "X", "csr_matrix", "0.1.0");
@@ -191,20 +229,32 @@ TEST_F(BadFile, ColumnsMustBeInRangeAndStandOnce) {
 
 TEST_F(BadFile, NumbersMustBeFinite) {
     for (const double bad : {std::nan(""), std::numeric_limits<double>::infinity()}) {
-        expect_refused([&](H5Maker& m) { m.sparse({3, 2}, {1, 2, bad}, {0, 1, 0}, {0, 1, 2, 3}); },
-                       {"X/data", "row 2", "not finite"});
-        expect_refused([&](H5Maker& m) { m.dataset("X", std::vector<double>{1, 2, 3, bad}, {2, 2}); },
-                       {"dataset X", "row 1", "not finite"});
+        expect_refused(
+            [&](H5Maker& m) {
+                m.sparse({3, 2}, {1, 2, bad}, {0, 1, 0}, {0, 1, 2, 3});
+            },
+            {"X/data", "row 2", "not finite"});
+        expect_refused(
+            [&](H5Maker& m) {
+                m.dataset("X", std::vector<double>{1, 2, 3, bad}, {2, 2});
+            },
+            {"dataset X", "row 1", "not finite"});
     }
-    expect_refused([](H5Maker& m) { m.dataset("X", std::vector<double>{1e300, 1}, {1, 2}); },
-                   {"--precision double"});
+    expect_refused(
+        [](H5Maker& m) {
+            m.dataset("X", std::vector<double>{1e300, 1}, {1, 2});
+        },
+        {"--precision double"});
 }
 
 TEST_F(BadFile, EmptyMatricesAreRefused) {
     expect_refused([](H5Maker& m) { m.sparse({2, 2}, {}, {}, {0, 0, 0}); }, {"without any entry"});
     expect_refused([](H5Maker& m) { m.sparse({0, 2}, {}, {}, {0}); }, {"0 x 2"});
-    expect_refused([](H5Maker& m) { m.dataset("X", std::vector<float>{}, {0, 4}); },
-                   {"empty matrix"});
+    expect_refused(
+        [](H5Maker& m) {
+            m.dataset("X", std::vector<float>{}, {0, 4});
+        },
+        {"empty matrix"});
 }
 
 TEST_F(BadFile, DataInOtherFilesAreNotFollowed) {
@@ -214,9 +264,9 @@ TEST_F(BadFile, DataInOtherFilesAreNotFollowed) {
     const std::string target = file("other.h5");
     expect_refused(
         [&](H5Maker& m) {
-            check_hdf5(H5Lcreate_external(target.c_str(), "X", m.id(), "X", H5P_DEFAULT,
-                                          H5P_DEFAULT),
-                       "H5Lcreate_external");
+            check_hdf5(
+                H5Lcreate_external(target.c_str(), "X", m.id(), "X", H5P_DEFAULT, H5P_DEFAULT),
+                "H5Lcreate_external");
         },
         {"external", "not followed"});
     expect_refused(
@@ -279,7 +329,8 @@ TEST_F(BadFile, FactorsMustFitTogether) {
             make(maker);
         }
         comm.barrier();
-        expect_words(expect_error(Fault::input, [&] { return read_factors<float>(comm, file()); }), words);
+        expect_words(expect_error(Fault::input, [&] { return read_factors<float>(comm, file()); }),
+                     words);
         comm.barrier();
     };
     refuse([](H5Maker&) {}, {"row_factors"});
@@ -304,8 +355,9 @@ TEST_F(BadFile, FactorsMustFitTogether) {
         {"row_bias", "shape 3 where 2"});
     auto matrix = make_dense<float>(comm, 2, 2);
     write_matrix(file("matrix.h5"), matrix, {}, {.command = "test", .options = "{}"});
-    expect_words(expect_error(Fault::input, [&] { return read_factors<float>(comm, file("matrix.h5")); }),
-                 {"matrix.h5", "holds a matrix"});
+    expect_words(
+        expect_error(Fault::input, [&] { return read_factors<float>(comm, file("matrix.h5")); }),
+        {"matrix.h5", "holds a matrix"});
 }
 
 }  // namespace rankfold::test

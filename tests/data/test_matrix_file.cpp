@@ -136,8 +136,7 @@ TEST_F(MatrixFileFloat, NamesAreWrittenFoundAndMatched) {
               (std::vector<Index>{2, -1, 0, 3}));
     EXPECT_EQ(match_names(comm, data.ids, other.ids, "var", 3, 3), (std::vector<Index>{2, 0, 1}));
     EXPECT_TRUE(match_names(comm, data.ids, data.ids, "var", 3, 3).empty());
-    EXPECT_EQ(match_names(comm, data.ids, IdSource{}, "var", 3, 2),
-              (std::vector<Index>{0, 1, -1}));
+    EXPECT_EQ(match_names(comm, data.ids, IdSource{}, "var", 3, 2), (std::vector<Index>{0, 1, -1}));
 }
 
 TEST_F(MatrixFileFloat, NamesAreCopiedFromTheSource) {

@@ -149,10 +149,9 @@ TEST_F(TensorFile, NetworkFileHoldsFactorsInAGroup) {
     EXPECT_EQ(about["rate"], 0.5);
     EXPECT_EQ(about["bias"], true);
     EXPECT_EQ(about["graph"], R"({"layers":[1,"x"]})");
-    EXPECT_EQ(back.tensors(),
-              (std::vector<std::string>{"factors/col_bias", "factors/col_factors",
-                                        "factors/row_bias", "factors/row_factors",
-                                        "layers/hidden/weight"}));
+    EXPECT_EQ(back.tensors(), (std::vector<std::string>{"factors/col_bias", "factors/col_factors",
+                                                        "factors/row_bias", "factors/row_factors",
+                                                        "layers/hidden/weight"}));
     EXPECT_EQ(back.shape("layers/hidden/weight"), (std::vector<Index>{2, 3}));
     EXPECT_EQ(back.attributes("nothing"), "{}");
     EXPECT_EQ(back.history("factors").rows, factors.history.rows);

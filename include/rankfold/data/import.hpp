@@ -22,20 +22,20 @@ enum class Heading { automatic, yes, no };
 
 /// How sources are to be read.
 struct ImportOptions {
-    std::vector<std::string> sources;
+    std::vector<std::string> sources{};
     Format format = Format::automatic;
     Heading heading = Heading::automatic;
-    std::vector<std::string> labels;    ///< files with one label a row: IDX or text
-    std::string label_column;           ///< of a table: "first", "last", or its number from 1
-    std::vector<Index> drop_columns;    ///< of a table: numbers from 1
-    std::optional<std::string> missing; ///< of a table: this field is no entry
-    double shift = 0.0;                 ///< added to every value
+    std::vector<std::string> labels{};     ///< files with one label a row: IDX or text
+    std::string label_column{};            ///< of a table: "first", "last", or its number from 1
+    std::vector<Index> drop_columns{};     ///< of a table: numbers from 1
+    std::optional<std::string> missing{};  ///< of a table: this field is no entry
+    double shift = 0.0;                    ///< added to every value
     ValueRule value = ValueRule::as_is;
     Duplicates duplicates = Duplicates::error;
-    std::string ids;                    ///< matrix file whose names (and classes) are taken over
-    bool extend_ids = false;            ///< names it does not have are put behind, not left out
-    std::string row_ids;                ///< text files with one name a line
-    std::string col_ids;
+    std::string ids{};        ///< matrix file whose names (and classes) are taken over
+    bool extend_ids = false;  ///< names it does not have are put behind, not left out
+    std::string row_ids{};    ///< text files with one name a line
+    std::string col_ids{};
 };
 
 /// What came out of the sources, for the user: nothing is dropped without being counted here.
@@ -48,7 +48,7 @@ struct ImportCounts {
     Index missing = 0;                 ///< fields of a table that are no entry
     Index unknown_rows = 0;            ///< distinct row ids not among the given ones
     Index unknown_cols = 0;
-    Index left_out = 0;                ///< entries left out because of these
+    Index left_out = 0;  ///< entries left out because of these
 };
 
 /// A matrix made of sources, ready for write_matrix.
@@ -69,6 +69,10 @@ struct Imported {
 /// @throws Error (Fault::input), agreed: file, line and what is wrong
 template <Real R>
 [[nodiscard]] Imported<R> import_matrix(const Communicator& comm, const ImportOptions& options);
+
+/// Opens the sources and looks at their first lines, without reading them.
+/// @collective over comm @throws Error (Fault::input), agreed: what import_matrix would say first
+void check_sources(const Communicator& comm, const ImportOptions& options);
 
 /// The values of these enumerations by their names on the command line ("matrix-market", "as-is").
 /// @throws Error (Fault::input) for an unknown name

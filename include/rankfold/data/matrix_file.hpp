@@ -48,8 +48,8 @@ struct MatrixData {
 template <Real R>
 [[nodiscard]] MatrixData<R> read_matrix(const Communicator& comm, const std::string& path);
 
-/// A dataset with one integer an entry that stands beside X, e.g. "X/time": this rank's part, in the
-/// order of its entries; nothing if the file has none (or the matrix is dense).
+/// A dataset with one integer an entry that stands beside X, e.g. "X/time": this rank's part, in
+/// the order of its entries; nothing if the file has none (or the matrix is dense).
 /// @collective over the matrix's communicator
 /// @throws Error (Fault::input), agreed: of another length, or not integers
 template <Real R>
