@@ -1,6 +1,9 @@
 #include <rankfold/hybrid/entry_samples.hpp>
 
 #include <algorithm>
+#include <cmath>
+
+#include <rankfold/core/random.hpp>
 
 namespace rankfold {
 
@@ -98,11 +101,47 @@ void evaluate_entries(const Network<R>& network, const BlockRowCsr<R>& entries, 
     }
 }
 
+template <Real R>
+BlockRowCsr<R> with_zeros(const BlockRowCsr<R>& a, double share, std::uint64_t seed) {
+    const Philox random(seed, Stream::negatives);
+    CsrMatrix<R> local;
+    local.cols = a.cols();
+    const CsrView<R> rows = a.local().view();
+    std::vector<std::pair<ColIndex, R>> row;
+    for (Index i = 0; i < rows.rows; ++i) {
+        row.clear();
+        const auto cols = rows.row_cols(i);
+        for (std::size_t e = 0; e < cols.size(); ++e) {
+            row.emplace_back(cols[e], rows.row_values(i)[e]);
+        }
+        const auto room = (a.cols() - rows.row_nnz(i)) / 2;
+        const auto wanted = std::min<Index>(
+            room, static_cast<Index>(std::llround(share * static_cast<double>(cols.size()))));
+        std::vector<ColIndex> drawn;
+        for (Index draw = 0; static_cast<Index>(drawn.size()) < wanted; ++draw) {
+            const auto j = static_cast<ColIndex>(random.below(a.cols(), a.first_row() + i, draw));
+            if (std::ranges::binary_search(cols, j) || std::ranges::count(drawn, j) > 0) continue;
+            drawn.push_back(j);
+        }
+        for (const ColIndex j : drawn) row.emplace_back(j, R{0});
+        std::ranges::sort(row, {}, &std::pair<ColIndex, R>::first);
+        for (const auto& [j, v] : row) {
+            local.col_idx.push_back(j);
+            local.values.push_back(v);
+        }
+        local.row_ptr.push_back(local.nnz());
+    }
+    return {a.comm(), a.layout(), std::move(local)};
+}
+
 template class EntrySamples<float>;
 template class EntrySamples<double>;
 template void evaluate_entries(const Network<float>&, const BlockRowCsr<float>&, bool, Index,
                                std::span<float>);
 template void evaluate_entries(const Network<double>&, const BlockRowCsr<double>&, bool, Index,
                                std::span<double>);
+
+template BlockRowCsr<float> with_zeros(const BlockRowCsr<float>&, double, std::uint64_t);
+template BlockRowCsr<double> with_zeros(const BlockRowCsr<double>&, double, std::uint64_t);
 
 }  // namespace rankfold
