@@ -122,7 +122,8 @@ std::string head_name(Loss loss) {
 }
 
 Loss loss_of_head(const std::string& head) {
-    for (const Loss loss : {Loss::classes, Loss::distribution, Loss::squared, Loss::factorization}) {
+    for (const Loss loss :
+         {Loss::classes, Loss::distribution, Loss::squared, Loss::factorization}) {
         if (head_name(loss) == head) return loss;
     }
     throw input_error("unknown head \"", head, "\"; known are classes, columns and rating");

@@ -201,8 +201,7 @@ template <Real R>
 MatrixView<const R> Network<R>::input_of(Index layer, const Workspace<R>& ws,
                                          std::size_t source) const {
     const Index place = layers_[at(layer)].sources[source].place;
-    return first_rows(place < 0 ? ws.inputs[at(-1 - place)] : ws.layers[at(place)].output,
-                      ws.rows);
+    return first_rows(place < 0 ? ws.inputs[at(-1 - place)] : ws.layers[at(place)].output, ws.rows);
 }
 
 template <Real R>

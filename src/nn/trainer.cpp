@@ -188,8 +188,8 @@ void Trainer<R>::forward(Index epoch, Index number, double factor) {
             batch.inputs.push_back(input.view().row_block({0, std::min(ws.rows, input.rows())}));
         }
         for (auto& indices : ws.indices) {
-            batch.indices.push_back(std::span(indices).first(
-                std::min(at(ws.rows), indices.size())));
+            batch.indices.push_back(
+                std::span(indices).first(std::min(at(ws.rows), indices.size())));
         }
         samples_.fill(batch);
         const DropoutKey key{options_.seed, epoch, batch.samples};

@@ -27,8 +27,8 @@ struct Targets {
     };
     std::vector<Index> labels;
     std::vector<Row> distributions;
-    std::vector<R> values;   ///< squared: one an output
-    std::vector<R> weights;  ///< squared: w, or empty
+    std::vector<R> values;     ///< squared: one an output
+    std::vector<R> weights;    ///< squared: w, or empty
     std::vector<R> row_ridge;  ///< factorization: ρ
     std::vector<R> col_ridge;  ///< factorization: κ
 };

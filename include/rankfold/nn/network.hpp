@@ -22,7 +22,7 @@ template <Real R>
 struct Workspace {
     Index rows = 0;  ///< of the micro-batch at hand
     Index capacity = 0;
-    std::vector<DenseMatrix<R>> inputs;  ///< (capacity, width), in the order of the graph
+    std::vector<DenseMatrix<R>> inputs;       ///< (capacity, width), in the order of the graph
     std::vector<std::vector<Index>> indices;  ///< (capacity) for inputs that are indices
     std::vector<LayerSpace<R>> layers;
 };
@@ -99,9 +99,9 @@ private:
     struct Layer {
         std::optional<LinearMap<R>> map;  // of dense and factored ones
         std::vector<Source> sources;
-        MatrixView<R> bias{};             // 1 x outputs
-        MatrixView<R> table{};            // embedding: all rows x outputs
-        DenseMatrix<R> attached{};        // external V
+        MatrixView<R> bias{};       // 1 x outputs
+        MatrixView<R> table{};      // embedding: all rows x outputs
+        DenseMatrix<R> attached{};  // external V
     };
 
     static std::vector<ParameterTensor> declare(const Graph& graph);

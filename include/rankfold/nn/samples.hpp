@@ -12,10 +12,10 @@ namespace rankfold {
 /// One micro-batch: which samples, and what a source writes of them.
 template <Real R>
 struct MicroBatch {
-    std::span<const Index> samples;     ///< global ids
-    std::vector<MatrixView<R>> inputs;  ///< (samples, width) for each input of the network
+    std::span<const Index> samples;         ///< global ids
+    std::vector<MatrixView<R>> inputs;      ///< (samples, width) for each input of the network
     std::vector<std::span<Index>> indices;  ///< (samples) for each input that is an index
-    Targets<R> targets;                 ///< replaced by fill()
+    Targets<R> targets;                     ///< replaced by fill()
 };
 
 /// Something that networks learn from.
