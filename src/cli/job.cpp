@@ -21,7 +21,8 @@ const std::set<std::string> stage_keys{"command", "name", "seeds"};
 std::string output_option(const std::string& command) {
     if (command == "split") return "prefix";
     const bool writes = command == "import" || command == "generate" || command == "als" ||
-                        command == "mlp";
+                        command == "mlp" || command == "deepmf" || command == "compress" ||
+                        command == "hybrid";
     return writes ? "out" : "";
 }
 

@@ -12,7 +12,7 @@ namespace {
 using nlohmann::json;
 
 constexpr std::array inputs{NetworkInput::matrix, NetworkInput::factors,
-                            NetworkInput::reconstruction};
+                            NetworkInput::reconstruction, NetworkInput::indices};
 
 std::string text_of(const json& about, const char* name, const std::string& path) {
     const json value = about.value(name, json());
@@ -50,6 +50,9 @@ void check_shapes(const StateFile& file, const Graph& graph) {
         }
     };
     for (const LayerSpec& layer : graph.layers) {
+        if (layer.kind == LayerKind::embedding) {
+            expect("embeddings/" + layer.name, {graph.width(layer.inputs.front()), layer.outputs});
+        }
         const bool dense = layer.kind == LayerKind::dense;
         if (!dense && layer.kind != LayerKind::factored) continue;
         const std::string path = "layers/" + layer.name + "/";
@@ -69,6 +72,15 @@ template <Real R>
 void check_model(const NetworkModel<R>& model, const std::string& path) {
     const Graph& graph = model.network.graph();
     const auto wrong = [&](const std::string& what) { return input_error("'", path, "': ", what); };
+    if (model.input == NetworkInput::indices) {
+        if (graph.inputs.size() != 2 || !graph.inputs[0].index || !graph.inputs[1].index) {
+            throw wrong("a network on indices must have two: of a row and of a column");
+        }
+        if (model.head == Loss::classes || model.head == Loss::distribution) {
+            throw wrong("a network on indices cannot have the head " + head_name(model.head));
+        }
+        return;
+    }
     if (graph.inputs.size() != 1) throw wrong("the network must have one input");
     if (model.head == Loss::squared && model.network.outputs() != 1) {
         throw wrong("a network for ratings must have one output");
@@ -103,6 +115,8 @@ std::string input_name(NetworkInput input) {
             return "matrix";
         case NetworkInput::factors:
             return "factors";
+        case NetworkInput::indices:
+            return "indices";
         case NetworkInput::reconstruction:
             break;
     }
@@ -113,7 +127,7 @@ NetworkInput input_of_name(const std::string& name) {
     for (const NetworkInput input : inputs) {
         if (input_name(input) == name) return input;
     }
-    throw input_error("unknown input \"", name, "\"; known are matrix, factors and reconstruction");
+    throw input_error("unknown input \"", name, "\"; known are matrix, factors, reconstruction and indices");
 }
 
 template <Real R>
@@ -172,6 +186,15 @@ std::shared_ptr<NetworkModel<R>> load_network(Run& run, const std::string& path)
     file.read(parameters);
     if (model->input == NetworkInput::matrix) return model;
     model->factors = std::make_shared<Factors<R>>(read_factors<R>(run.comm, path));
+    if (model->input == NetworkInput::indices) {
+        const auto& names = model->network.graph().inputs;
+        if (names[0].width != model->factors->rows.rows() ||
+            names[1].width != model->factors->cols.rows()) {
+            throw input_error("'", path, "': the network's embeddings are not of the factors' rows "
+                              "and columns");
+        }
+        return model;
+    }
     if (factor_width(*model) != model->network.graph().inputs.front().width) {
         throw input_error("'", path, "': the factors are not as wide as what the network reads");
     }

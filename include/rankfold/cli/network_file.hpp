@@ -19,9 +19,10 @@ enum class NetworkInput {
     matrix,          ///< the rows of a matrix
     factors,         ///< row_features(); for ratings beside them col_features()
     reconstruction,  ///< the rows of X Yᵀ, through a first layer that is factored by Y
+    indices,         ///< indices of a row and a column, through embeddings of its own
 };
 
-/// Names in files and options: matrix, factors, reconstruction.
+/// Names in files and options: matrix, factors, reconstruction, indices.
 [[nodiscard]] std::string input_name(NetworkInput input);
 /// @throws Error (Fault::input), on all ranks alike, if there is none of this name
 [[nodiscard]] NetworkInput input_of_name(const std::string& name);
@@ -64,6 +65,13 @@ void attach_factors(NetworkModel<R>& model);
 template <Real R>
 [[nodiscard]] std::vector<Index> rows_in_factors(const MatrixData<R>& data,
                                                  const Factors<R>& factors);
+
+/// True if the scores are those of the factors plus what the network says of a pair: head rating on
+/// indices, as `hybrid --form joint` makes them.
+template <Real R>
+[[nodiscard]] bool is_residual(const NetworkModel<R>& model) {
+    return model.input == NetworkInput::indices && model.head == Loss::squared;
+}
 
 /// True if the network's scores are of rows of a matrix that must be given: one that reads a
 /// matrix, or that tells the classes of labelled rows. Else they are of the factors' rows.

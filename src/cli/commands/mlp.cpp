@@ -7,8 +7,9 @@
 
 #include <rankfold/cli/loop.hpp>
 #include <rankfold/cli/network_file.hpp>
-#include <rankfold/factor/als.hpp>
 #include <rankfold/nn/trainer.hpp>
+
+#include "training.hpp"
 
 namespace rankfold::cli {
 
@@ -115,26 +116,29 @@ double largest_to_one(const MatrixData<R>& a) {
     return most > 0.0 ? 1.0 / most : 1.0;
 }
 
-/// The rows that the network reads, in the layout of the matrix; fixes the scale. @collective
+/// Width of what the network reads, and the scales that bring it to unit size.
+struct InputMeasure {
+    Index width = 0;
+    double scale = 1.0;
+    double col_scale = 1.0;
+};
+
+/// @collective
 template <Real R>
-BlockRows<R> factor_rows(const MlpProblem<R>& p, double& scale) {
-    const auto take = [&](const BlockRows<R>& rows) {
-        return take_rows(rows, p.matrix->layout(), rows_in_factors(*p.matrix, *p.factors));
-    };
+InputMeasure measure_input(const MlpProblem<R>& p) {
+    if (p.input == NetworkInput::matrix) return {p.matrix->cols(), largest_to_one(*p.matrix), 1.0};
     if (p.input == NetworkInput::reconstruction) {
         const ScoreProduct<R> product = score_product(*p.factors);
-        scale = unit_scale(product);
-        return take(product.rows);
+        return {product.rows.cols(), unit_scale(product), 1.0};
     }
-    const BlockRows<R> features = row_features(*p.factors);
-    scale = unit_scale(features);
-    return take(features);
-}
-
-template <Real R>
-BlockRows<R> scaled(BlockRows<R> rows, double scale) {
-    for (R& x : rows.local().data()) x *= static_cast<R>(scale);
-    return rows;
+    const BlockRows<R> rows = row_features(*p.factors);
+    InputMeasure measure{rows.cols(), unit_scale(rows), 1.0};
+    if (p.head == Loss::squared) {
+        const BlockRows<R> cols = col_features(*p.factors);
+        measure.width += cols.cols();
+        measure.col_scale = unit_scale(cols);
+    }
+    return measure;
 }
 
 /// The untrained network for inputs of this width.
@@ -202,48 +206,22 @@ void train(Run& run, const MlpCommand& o, const MlpProblem<R>& p, NetworkModel<R
     run.result["steps_per_epoch"] = trainer.steps_per_epoch();
 }
 
-/// Makes the samples and the network, and trains it.
+/// Makes the network and its samples, and trains it.
 template <Real R>
 std::shared_ptr<NetworkModel<R>> fit(Run& run, const MlpCommand& o, const MlpProblem<R>& p) {
-    const MatrixData<R>& a = *p.matrix;
-    double scale = 1.0;
-    std::shared_ptr<NetworkModel<R>> model;
-    const auto make = [&](Index width) {
-        model = std::make_shared<NetworkModel<R>>(new_network(run, o, p, width));
-        model->scale = scale;
-    };
-    std::optional<BlockRowCsr<R>> dense_entries;  // targets of the head for columns
-    if (p.head == Loss::distribution && a.dense) dense_entries = sparsify(*a.dense);
-    const BlockRowCsr<R>* entries = dense_entries ? &*dense_entries
-                                    : a.sparse    ? &*a.sparse
-                                                  : nullptr;
-
-    const auto fit_rows = [&](const auto& rows) {
-        const RowSamples<R> samples =
-            p.head == Loss::classes ? RowSamples<R>(rows, scale, *a.labels, p.classes, p.blocks)
-                                    : RowSamples<R>(rows, scale, *entries, p.blocks);
-        make(rows.cols());
-        set_output_bias<R>(model->network, samples.log_frequencies());
-        dense_entries.reset();
+    const InputMeasure measure = measure_input(p);
+    auto model = std::make_shared<NetworkModel<R>>(new_network(run, o, p, measure.width));
+    model->scale = measure.scale;
+    model->col_scale = measure.col_scale;
+    with_samples(*model, *p.matrix, p.blocks, [&](const auto& samples) {
+        if constexpr (requires { samples.log_frequencies(); }) {
+            set_output_bias<R>(model->network, samples.log_frequencies());
+        } else {
+            const R mean = static_cast<R>(samples.mean());
+            set_output_bias<R>(model->network, std::span<const R>(&mean, 1));
+        }
         train(run, o, p, *model, SamplesRef<R>(samples));
-    };
-    if (p.head == Loss::squared) {
-        const BlockRows<R> x = scaled(factor_rows(p, scale), scale);
-        const BlockRows<R> features = col_features(*p.factors);
-        const double col_scale = unit_scale(features);
-        const PairSamples<R> samples(*entries, x, scaled(features.clone(), col_scale), p.blocks);
-        make(x.cols() + features.cols());
-        model->col_scale = col_scale;
-        const R mean = static_cast<R>(samples.mean());
-        set_output_bias<R>(model->network, std::span<const R>(&mean, 1));
-        train(run, o, p, *model, SamplesRef<R>(samples));
-    } else if (p.input != NetworkInput::matrix) {
-        const BlockRows<R> rows = factor_rows(p, scale);
-        fit_rows(rows);
-    } else {
-        scale = largest_to_one(a);
-        a.sparse ? fit_rows(*a.sparse) : fit_rows(*a.dense);
-    }
+    });
     return model;
 }
 

@@ -1,13 +1,10 @@
 // rankfold recommend: the best unseen columns of rows, as a table, a CSV file or a matrix file.
 #include <algorithm>
-#include <cerrno>
-#include <cstring>
-#include <filesystem>
-#include <fstream>
 #include <numeric>
 
 #include <fmt/format.h>
 
+#include <rankfold/cli/text_output.hpp>
 #include <rankfold/eval/top_k.hpp>
 
 #include "scoring.hpp"
@@ -77,64 +74,6 @@ std::vector<Pick> gather_picks(const Communicator& comm, const TopColumns<R>& to
     to_root.front() = static_cast<Index>(mine.size());
     return comm.all_to_all(std::span<const Pick>(mine), to_root);
 }
-
-/// A field of a CSV file, in quotes where it needs them.
-std::string csv_field(const std::string& text) {
-    if (text.find_first_of(",\"\n\r") == std::string::npos) return text;
-    std::string quoted = "\"";
-    for (const char c : text) quoted += c == '"' ? "\"\"" : std::string(1, c);
-    return quoted + "\"";
-}
-
-/// A text file that rank 0 writes beside its final name and renames when all is well.
-class TextFile {
-public:
-    TextFile(const Communicator& comm, const std::string& path)
-        : comm_{comm}, path_{path}, temporary_{path + ".tmp"} {
-        if (comm_.is_root()) out_.open(temporary_, std::ios::trunc);
-        check();
-    }
-    ~TextFile() {
-        std::error_code ignored;
-        if (comm_.is_root() && !done_) std::filesystem::remove(temporary_, ignored);
-    }
-    TextFile(const TextFile&) = delete;
-    TextFile& operator=(const TextFile&) = delete;
-
-    /// @collective; only rank 0's text counts
-    void write(const std::string& text) {
-        if (comm_.is_root()) out_ << text << std::flush;
-        check();
-    }
-    /// @collective
-    void finish() {
-        if (comm_.is_root()) out_.close();
-        check();
-        comm_.agree([&] {
-            std::error_code failure;
-            if (comm_.is_root()) std::filesystem::rename(temporary_, path_, failure);
-            if (failure) throw Error(Fault::system, path_ + ": " + failure.message());
-        });
-        done_ = true;
-    }
-
-private:
-    void check() const {
-        comm_.agree([&] {
-            if (comm_.is_root() && !out_) {
-                throw Error(Fault::system, concat("the output ", path_,
-                                                  " could not be written: ", std::strerror(errno),
-                                                  "; nothing stands under its name"));
-            }
-        });
-    }
-
-    const Communicator& comm_;
-    std::string path_;
-    std::string temporary_;
-    std::ofstream out_;
-    bool done_ = false;
-};
 
 /// Names of rows and columns of some picks, on rank 0 (which alone has picks).
 class PickNames {

@@ -1,5 +1,6 @@
 #include "scoring.hpp"
 
+#include <rankfold/cli/joint_scorer.hpp>
 #include <rankfold/cli/network_file.hpp>
 #include <rankfold/data/tensor_file.hpp>
 
@@ -20,6 +21,18 @@ std::vector<std::string> names_on_root(const Communicator& comm, const IdSource&
     return names;
 }
 
+namespace {
+
+/// True if the factors were fitted to values, so that their scores predict values.
+template <Real R>
+bool learnt_values(const Factors<R>& factors) {
+    if (factors.method != "deepmf") return factors.method == "als-explicit";
+    const auto options = nlohmann::json::parse(factors.options, nullptr, false);
+    return !options.is_discarded() && !options.value("implicit", false);
+}
+
+}  // namespace
+
 template <Real R>
 struct Model<R>::Impl {
     std::string name;
@@ -32,6 +45,7 @@ struct Model<R>::Impl {
     std::shared_ptr<NetworkModel<R>> network;   // unless it is factors
     std::shared_ptr<const MatrixData<R>> data;  // whose rows the network scores, if it needs any
     std::optional<NetworkScorer<R>> network_scorer;
+    std::optional<JointScorer<R>> joint_scorer;
 
     void open_factors(Run& run) {
         factors = run.handover.find<Factors<R>>(path);
@@ -41,13 +55,25 @@ struct Model<R>::Impl {
         }
         name = factors->method.substr(0, factors->method.find('-'));
         ids = factors->ids;
-        rates = factors->method == "als-explicit";
+        rates = learnt_values(*factors);
         factor_scorer.emplace(*factors);
     }
 
     void open_network(Run& run, std::shared_ptr<const MatrixData<R>> seen,
                       std::shared_ptr<const MatrixData<R>> labelled) {
         network = load_network<R>(run, path);
+        if (network->input == NetworkInput::indices) {  // factors, with or without a residual
+            factors = network->factors;
+            ids = factors->ids;
+            rates = learnt_values(*factors);
+            name = is_residual(*network) ? "joint" : factors->method;
+            if (is_residual(*network)) {
+                joint_scorer.emplace(*factors, network->network);
+            } else {
+                factor_scorer.emplace(*factors);
+            }
+            return;
+        }
         name = "mlp";
         rates = network->head == Loss::squared;
         if (network->head == Loss::classes) class_names = network->class_names;
@@ -94,6 +120,7 @@ const std::string& Model<R>::path() const {
 template <Real R>
 ScorerRef<R> Model<R>::scorer() const {
     if (impl_->network_scorer) return *impl_->network_scorer;
+    if (impl_->joint_scorer) return *impl_->joint_scorer;
     return *impl_->factor_scorer;
 }
 

@@ -1,0 +1,209 @@
+// rankfold hybrid: a factorization and a network with one objective.
+#include <charconv>
+
+#include <fmt/format.h>
+
+#include <rankfold/cli/loop.hpp>
+#include <rankfold/cli/network_file.hpp>
+#include <rankfold/hybrid/joint.hpp>
+
+#include "scoring.hpp"
+
+namespace rankfold::cli {
+
+namespace {
+
+struct HybridCommand {
+    std::string matrix;
+    std::string out;
+    std::string form = "joint";
+    std::string centering = "mean";
+    std::vector<std::string> hidden{"32"};
+    std::string row_features;
+    std::string col_features;
+    JointOptions joint;
+    LoopOptions loop;
+};
+
+/// Side features in the layout of one side of the matrix, matched by names where both have them.
+/// @collective
+template <Real R>
+BlockRows<R> load_features(Run& run, const std::string& path, const IdSource& ids,
+                           const std::string& axis, const ShardLayout& layout) {
+    const auto features = load_matrix<R>(run, path);
+    const auto map = match_names(run.comm, ids, features->ids, axis == "obs" ? "obs" : "var",
+                                 layout.rows(), features->rows());
+    if (!map.empty() || features->rows() != layout.rows()) {
+        throw input_error("the rows of ", path, " are not those of the matrix (", axis,
+                          "), in the same order; import the features with the matrix's --row-ids");
+    }
+    if (features->dense) return redistribute(*features->dense, layout);
+    BlockRows<R> dense(run.comm, layout, features->cols());
+    const BlockRowCsr<R> moved = redistribute(*features->sparse, layout);
+    const CsrView<R> rows = moved.local().view();
+    for (Index i = 0; i < rows.rows; ++i) {
+        for (std::size_t e = 0; e < rows.row_cols(i).size(); ++e) {
+            dense.local()(i, rows.row_cols(i)[e]) = rows.row_values(i)[e];
+        }
+    }
+    return dense;
+}
+
+JointOptions resolve(const Run& run, const HybridCommand& o) {
+    JointOptions options = o.joint;
+    options.als.seed = static_cast<std::uint64_t>(run.common.seed);
+    options.als.threads = run.common.threads;
+    options.als.centering = o.centering == "mean" ? Centering::mean : Centering::none;
+    options.hidden.clear();
+    for (const auto& width : o.hidden) {
+        if (width == "none" && o.hidden.size() == 1) break;
+        Index value = 0;
+        const auto [end, code] = std::from_chars(width.data(), width.data() + width.size(), value);
+        if (code != std::errc() || end != width.data() + width.size() || value < 1) {
+            throw input_error("--hidden '", width, "' is neither a width nor none");
+        }
+        options.hidden.push_back(value);
+    }
+    if (options.prior_weight > 0.0 && o.row_features.empty() && o.col_features.empty()) {
+        throw input_error("--prior-weight pulls factors towards what their features say; give "
+                          "--row-features or --col-features");
+    }
+    return options;
+}
+
+/// Every block's objective, in order, for the report.
+nlohmann::ordered_json objectives(double start, const History& history) {
+    nlohmann::ordered_json list{{{"block", "start"}, {"value", start}}};
+    for (const auto& row : history.rows) {
+        for (std::size_t b = 1; b < row.size(); ++b) {
+            list.push_back({{"block", history.columns[b]}, {"value", row[b]}});
+        }
+    }
+    return list;
+}
+
+template <Real R>
+void write_model(Run& run, const HybridCommand& o, JointModel<R>& model,
+                 const Provenance& provenance) {
+    const auto phase = run.comm.ledger().phase("write");
+    auto factors = std::make_shared<Factors<R>>(std::move(model.factors));
+    if (!model.network) {  // then it is a plain factors file
+        write_factors(o.out, *factors, provenance);
+        run.digest = digest_text(digest(run.comm, factors->tensors()));
+        run.handover.leave(o.out, factors);
+        return;
+    }
+    auto whole = std::make_shared<NetworkModel<R>>(
+        NetworkModel<R>{.head = Loss::squared,
+                        .input = NetworkInput::indices,
+                        .class_names = {},
+                        .network = std::move(*model.network),
+                        .factors = factors,
+                        .ids = {},
+                        .history = run.history});
+    write_network(run.comm, o.out, *whole, provenance);
+    TensorList tensors = whole->network.arena().list();
+    for (Tensor& tensor : factors->tensors().tensors) tensors.tensors.push_back(tensor);
+    run.digest = digest_text(digest(run.comm, tensors));
+    run.handover.leave(o.out, whole);
+}
+
+template <Real R>
+void run_hybrid(Run& run, const HybridCommand& o) {
+    std::vector<std::string> inputs{o.matrix};
+    for (const auto& file : {o.row_features, o.col_features}) {
+        if (!file.empty()) inputs.push_back(file);
+    }
+    run.check_output(o.out, inputs);
+    const JointOptions options = resolve(run, o);
+    const auto a = load_matrix<R>(run, o.matrix);
+    if (!a->sparse) {
+        throw input_error("hybrid learns the entries of a sparse matrix, but ", o.matrix,
+                          " is dense");
+    }
+    std::optional<BlockRows<R>> row_features;
+    std::optional<BlockRows<R>> col_features;
+    SideFeatures<R> features;
+    if (!o.row_features.empty()) {
+        row_features = load_features<R>(run, o.row_features, a->ids, "obs", a->layout());
+        features.rows = &*row_features;
+    }
+    if (!o.col_features.empty()) {
+        const ShardLayout even = ShardLayout::even(a->cols(), 64, run.comm.size());
+        col_features = load_features<R>(run, o.col_features, a->ids, "var", even);
+        features.cols = &*col_features;
+    }
+    if (run.common.dry_run) return;
+
+    JointModel<R> model = fit_joint(*a->sparse, options, features,
+                                    steer(run, o.loop, {{"matrix", digest_text(a->digest)}}));
+    model.factors.ids = a->ids;
+    model.factors.options = run.options.dump();
+    model.factors.history = run.history;
+    run.result["objective"] = objectives(model.start_objective, run.history);
+    run.say(fmt::format("objective: {:.8g} at the start", model.start_objective));
+    for (const auto& row : run.history.rows) {
+        run.say(fmt::format("round {:>3}: rows {:.8g}  columns {:.8g}  network {:.8g}", row[0],
+                            row[1], row[2], row[3]));
+    }
+    write_model(run, o, model,
+                {.command = "hybrid",
+                 .options = run.options.dump(),
+                 .input_digest = digest_text(a->digest)});
+    run.say("wrote " + o.out);
+}
+
+}  // namespace
+
+Action declare_hybrid(Options& options) {
+    auto o = std::make_shared<HybridCommand>();
+    AlsOptions& als = o->joint.als;
+    options.positional("matrix", o->matrix, "Matrix file (HDF5), sparse");
+    options.add("out", o->out, "Network file to write, with the factors in it");
+    options.add("form", o->form, "joint: factors and a network of pairs, one objective",
+                Accept::one_of({"joint"}));
+    options.add("factors", als.k, "Number of factors k", Accept::between(1, 65536));
+    options.add("rounds", o->joint.rounds, "Rounds of rows, columns and network",
+                Accept::at_least(1));
+    options.add("lambda", als.lambda, "Ridge weight λ", Accept::at_least(0));
+    options.add("lambda-exponent", als.lambda_exponent,
+                "ν: λ is scaled by (entries of the row or column)^ν", Accept::at_least(0));
+    options.add("implicit", als.implicit, "Entries are confidences, not values");
+    options.add("alpha", als.alpha, "Implicit: the confidence of an entry v is 1 + α v",
+                Accept::at_least(0));
+    options.add("unobserved-weight", als.unobserved_weight,
+                "Implicit, Rendle's form: weight α0 of the pairs without an entry",
+                Accept::above(0));
+    options.add("centering", o->centering, "Explicit: what is subtracted from the values",
+                Accept::one_of({"mean", "none"}));
+    options.add("start-deviation", als.start_deviation,
+                "Standard deviation of the column factors' start", Accept::above(0));
+    options.add("hidden", o->hidden, "Widths of the network's hidden layers, or none");
+    options.add("embedding", o->joint.embedding, "Width of the network's own embeddings",
+                Accept::at_least(1));
+    options.add("epochs", o->joint.epochs, "Passes of the network over the entries in a round",
+                Accept::at_least(1));
+    options.add("batch", o->joint.batch, "Entries of a global batch", Accept::at_least(1));
+    options.add("micro-batches", o->joint.micro_batches, "Blocks of a batch; 0 for the default",
+                Accept::at_least(0));
+    options.add("learning-rate", o->joint.optimizer.learning_rate, "Of the network (Adam)",
+                Accept::above(0));
+    options.add("zeros", o->joint.zeros,
+                "Implicit: pairs without an entry that the network sees, per entry",
+                Accept::at_least(0));
+    options.add("row-features", o->row_features, "Matrix file with side features of the rows");
+    options.add("col-features", o->col_features, "… of the columns");
+    options.add("prior-weight", o->joint.prior_weight,
+                "μ: pulls factors towards what a network makes of the features",
+                Accept::at_least(0));
+    o->loop.declare(options);
+    options.examples(
+        "rankfold hybrid ratings.h5 --factors 16 --rounds 10 --out joint.h5\n"
+        "mpirun -n 4 rankfold hybrid clicks.h5 --implicit --factors 64 --out joint.h5\n"
+        "rankfold hybrid ratings.h5 --col-features genres.h5 --prior-weight 2 --out joint.h5");
+    return [o](Run& run) {
+        run.common.precision == "float" ? run_hybrid<float>(run, *o) : run_hybrid<double>(run, *o);
+    };
+}
+
+}  // namespace rankfold::cli
