@@ -49,10 +49,11 @@ install them with: apt-get install --no-install-recommends ${missing[*]}"
         { "${apt[@]}" update && "${apt[@]}" install --no-install-recommends "${missing[@]}"; }
 }
 
-# build PRESET: configures and builds in build/PRESET.
+# build PRESET ON|OFF: configures and builds in build/PRESET, with or without the tests.
 build() {
     say "building build/$1"
-    (cd "$root" && cmake --preset "$1" && cmake --build --preset "$1" -j "$(nproc)") || exit
+    (cd "$root" && cmake --preset "$1" -DRANKFOLD_TESTS="$2" &&
+        cmake --build --preset "$1" -j "$(nproc)") || exit
 }
 
 # For MPI on one machine: one BLAS and OpenMP thread a rank, more ranks than cores allowed, and root
