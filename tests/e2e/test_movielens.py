@@ -13,9 +13,9 @@ class MovieLens(ProgramTest):
         self.run_program("import", DATA / f"u{split}.base.gz", "--format", "movielens",
                          "--out", "train.h5", "--force")
         self.run_program("import", DATA / f"u{split}.test.gz", "--format", "movielens",
-                         "--ids", "train.h5", "--out", "test.h5", "--force")
-        self.run_program("als", "train.h5", "--factors", 16, "--lambda", 0.1, "--out", "f.h5",
-                         "--force", ranks=2)
+                         "--ids", "train.h5", "--extend-ids", "--out", "test.h5", "--force")
+        self.run_program("als", "train.h5", "--factors", 32, "--lambda", 0.12, "--centering",
+                         "biases", "--out", "f.h5", "--force", ranks=2)
         self.run_program("evaluate", "f.h5", "--train", "train.h5", "--test", "test.h5",
                          "--metrics", "rmse", "--report", "report.json", "--force", ranks=2)
         return self.report()["result"]["als"]["rmse"]

@@ -1,0 +1,162 @@
+"""Jobs that are stopped or killed go on from their checkpoints, to the bits of an undisturbed run."""
+
+import os
+import random
+import signal
+import subprocess
+import time
+import unittest
+
+from program import ProgramTest, command_line, random_matrix
+from test_faults import is_running, ranks_of
+
+# command, its options, and how often it writes checkpoints
+LOOPS = {
+    "als": (["als", "a.h5", "--factors", 24, "--sweeps", 120], "3sweeps"),
+    "mlp": (["mlp", "a.h5", "--input", "matrix", "--hidden", "32", "--epochs", 60], "2epochs"),
+    "deepmf": (["deepmf", "a.h5", "--factors", 8, "--epochs", 40], "2epochs"),
+    "hybrid": (["hybrid", "a.h5", "--factors", 8, "--rounds", 40, "--hidden", "8"], "1rounds"),
+    "compress": (["compress", "net.h5", "--data", "a.h5", "--size", "0.5", "--epochs", 40],
+                 "2epochs"),
+}
+
+
+class Resume(ProgramTest):
+    def setUp(self):
+        super().setUp()
+        self.write_matrix("a.h5", random_matrix(800, 120))
+        self.run_program("mlp", "a.h5", "--input", "matrix", "--hidden", "32", "--epochs", 1,
+                         "--out", "net.h5")
+
+    def digest(self, loop):
+        """Of an undisturbed run."""
+        self.run_program(*LOOPS[loop][0], "--out", f"{loop}.h5", "--report", f"{loop}.json")
+        return self.report(f"{loop}.json")["digest"]
+
+    def with_checkpoints(self, loop, ranks):
+        arguments, every = LOOPS[loop]
+        return command_line([*arguments, "--out", f"{loop}-again.h5", "--checkpoint",
+                             f"{loop}-checkpoints", "--every", every, "--resume", "--report",
+                             f"{loop}-again.json", "--force"], ranks)
+
+    def finish(self, loop, ranks):
+        """Lets the job run to its end, and returns its digest."""
+        done = subprocess.run(self.with_checkpoints(loop, ranks), cwd=self.folder, text=True,
+                              capture_output=True, timeout=120, check=False)
+        self.assertEqual(done.returncode, 0, done.stderr)
+        return self.report(f"{loop}-again.json")["digest"]
+
+    def start(self, loop, ranks):
+        """Starts the job and waits for its first checkpoint."""
+        folder = self.folder / f"{loop}-checkpoints"
+        before = set(folder.glob("step-*.h5"))
+        job = subprocess.Popen(self.with_checkpoints(loop, ranks), cwd=self.folder, text=True,
+                               stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+        self.addCleanup(job.kill)
+        deadline = time.monotonic() + 30
+        while (set(folder.glob("step-*.h5")) <= before and job.poll() is None
+               and time.monotonic() < deadline):
+            time.sleep(0.01)
+        return job
+
+    def test_stopped_by_a_signal_on_two_ranks_and_resumed_on_three(self):
+        for loop in LOOPS:
+            with self.subTest(loop):
+                undisturbed = self.digest(loop)
+                job = self.start(loop, 2)
+                job.send_signal(signal.SIGUSR1)
+                stderr = job.communicate(timeout=60)[1]
+                self.assertEqual(job.returncode, 75, stderr)
+                self.assertIn("--resume", stderr)
+                self.assertFalse((self.folder / f"{loop}-again.h5").exists())
+                self.assertEqual(self.finish(loop, 3), undisturbed)
+
+    def test_a_signal_to_one_rank_stops_all(self):
+        job = self.start("als", 3)
+        os.kill(ranks_of(job.pid)[2], signal.SIGUSR2)
+        job.communicate(timeout=60)
+        self.assertEqual(job.returncode, 75)
+
+    def test_killed_at_random_moments_and_resumed_on_one_rank(self):
+        moments = random.Random(5)
+        for loop, kills in (("als", 4), ("hybrid", 3), ("mlp", 3)):
+            with self.subTest(loop):
+                undisturbed = self.digest(loop)
+                for _ in range(kills):
+                    job = self.start(loop, 2)
+                    time.sleep(moments.uniform(0.0, 0.15))
+                    ranks = ranks_of(job.pid)
+                    if ranks and job.poll() is None:
+                        os.kill(moments.choice(ranks), signal.SIGKILL)
+                    killed = time.monotonic()
+                    job.communicate(timeout=30)
+                    while any(map(is_running, ranks)) and time.monotonic() - killed < 10:
+                        time.sleep(0.05)
+                    self.assertEqual(list(filter(is_running, ranks)), [])
+                self.assertEqual(self.finish(loop, 1), undisturbed)
+                self.assertLessEqual(
+                    len(list((self.folder / f"{loop}-checkpoints").glob("step-*.h5"))), 2)
+
+    def test_a_damaged_checkpoint_is_noticed_and_the_older_one_used(self):
+        undisturbed = self.digest("als")
+        job = self.start("als", 2)
+        job.send_signal(signal.SIGUSR1)
+        job.communicate(timeout=60)
+        newest = max((self.folder / "als-checkpoints").glob("step-*.h5"))
+        data = bytearray(newest.read_bytes())
+        data[len(data) // 2] ^= 1
+        newest.write_bytes(data)
+        done = subprocess.run(self.with_checkpoints("als", 2), cwd=self.folder, text=True,
+                              capture_output=True, timeout=120, check=False)
+        self.assertEqual(done.returncode, 0, done.stderr)
+        self.assertIn("is damaged", done.stderr)
+        self.assertEqual(self.report("als-again.json")["digest"], undisturbed)
+
+    def test_another_jobs_checkpoint_is_refused_by_the_option_that_differs(self):
+        job = self.start("als", 1)
+        job.send_signal(signal.SIGUSR1)
+        job.communicate(timeout=60)
+        self.assert_refused("als", "a.h5", "--factors", 24, "--sweeps", 120, "--lambda", "0.7",
+                            "--out", "x.h5", "--checkpoint", "als-checkpoints", "--resume",
+                            says=["lambda", "0.7"])
+
+    def test_a_whole_job_goes_on_between_and_within_its_stages(self):
+        self.write("job.toml", """
+            folder = "out"
+            [[stage]]
+            command = "split"
+            matrix = "a.h5"
+            holdout = 0.2
+            [[stage]]
+            command = "als"
+            matrix = "@split.train"
+            factors = 16
+            sweeps = 150
+            [[stage]]
+            command = "evaluate"
+            model = "@als"
+            train = "@split.train"
+            test = "@split.test"
+            """)
+        self.run_program("run", "job.toml", "--report", "whole.json")
+        undisturbed = [stage["digest"] for stage in self.report("whole.json")["stages"]]
+        again = ["run", "job.toml", "--force", "--checkpoint", "kept", "--every", "2sweeps",
+                 "--report", "again.json"]
+        with subprocess.Popen(command_line(again, 2), cwd=self.folder, stdout=subprocess.DEVNULL,
+                              stderr=subprocess.PIPE, text=True) as job:
+            self.addCleanup(job.kill)
+            deadline = time.monotonic() + 30
+            while (not list((self.folder / "kept").glob("als/step-*.h5"))
+                   and time.monotonic() < deadline):
+                time.sleep(0.01)
+            job.send_signal(signal.SIGUSR1)
+            stderr = job.communicate(timeout=60)[1]
+        self.assertEqual(job.returncode, 75, stderr)
+        done = self.run_program(*again, "--resume", ranks=3)
+        self.assertIn("split (1 of 3): finished by an earlier run", done.stdout)
+        self.assertEqual([stage["digest"] for stage in self.report("again.json")["stages"]],
+                         undisturbed)
+
+
+if __name__ == "__main__":
+    unittest.main()
