@@ -94,8 +94,8 @@ Stage read_stage(const toml::table& table, const std::string& file, const std::s
         stage.values.emplace_back(name, std::move(texts));
     }
     const std::string output = output_option(stage.command);
-    const auto given = std::ranges::find(
-        stage.values, output, &std::pair<std::string, std::vector<std::string>>::first);
+    const auto given = std::ranges::find(stage.values, output,
+                                         &std::pair<std::string, std::vector<std::string>>::first);
     if (given != stage.values.end()) {
         stage.output = given->second.front();
     } else if (!output.empty()) {
@@ -158,10 +158,17 @@ std::vector<std::string> arguments_of(const Stage& stage, const std::vector<Stag
     std::vector<std::string> arguments;
     for (const auto& argument : common) {
         const std::string name = argument.substr(2, argument.find('=') - 2);
-        const bool own = std::ranges::find(stage.values, name,
-                                           &std::pair<std::string, std::vector<std::string>>::first)
-                         != stage.values.end();
-        if (!own && !(seed && name == "seed")) arguments.push_back(argument);
+        const bool own =
+            std::ranges::find(stage.values, name,
+                              &std::pair<std::string, std::vector<std::string>>::first) !=
+            stage.values.end();
+        const bool fits = std::ranges::find(known, name) != known.end();
+        if (own || !fits || (seed && name == "seed")) continue;
+        std::string text = argument;
+        if (const auto mark = text.find("@stage"); mark != std::string::npos) {
+            text.replace(mark, 6, seeded(stage.name, seed));
+        }
+        arguments.push_back(std::move(text));
     }
     if (seed) arguments.push_back("--seed=" + std::to_string(*seed));
     const std::string output = output_option(stage.command);
@@ -228,7 +235,8 @@ std::vector<StageRun> plan_job(const std::string& text, const std::string& file,
     for (const auto& [key, value] : job) {
         const std::string name(key.str());
         if (name != "stage" && name != "folder") {
-            throw input_error(file, ": unknown key ", name, did_you_mean(name, {"stage", "folder"}));
+            throw input_error(file, ": unknown key ", name,
+                              did_you_mean(name, {"stage", "folder"}));
         }
     }
     auto* list = job["stage"].as_array();
@@ -254,8 +262,8 @@ std::vector<StageRun> plan_job(const std::string& text, const std::string& file,
                 std::string part;
                 const Stage& source = referenced(value, stages, where, part);
                 if (!stage.seeds.empty() && !source.seeds.empty() && stage.seeds != source.seeds) {
-                    throw input_error(where, ": its seeds differ from those of stage ",
-                                      source.name, ", on which it depends");
+                    throw input_error(where, ": its seeds differ from those of stage ", source.name,
+                                      ", on which it depends");
                 }
                 if (stage.seeds.empty()) stage.seeds = source.seeds;
             }

@@ -38,7 +38,8 @@ void JointScorer<R>::scores(Range rows, MatrixView<R> out) const {
     factors_.scores(rows, out);
     Workspace<R> ws = network_->workspace(pairs_at_once, Purpose::inference);
     for (Index i = rows.begin; i < rows.end; ++i) {
-        add_network(ws, i, cols(), [](Index j) { return j; }, out.row(i - rows.begin).data());
+        add_network(
+            ws, i, cols(), [](Index j) { return j; }, out.row(i - rows.begin).data());
     }
 }
 

@@ -17,10 +17,9 @@ namespace {
 
 /// Options that do not change the result, so a run may go on with others.
 const std::set<std::string> free_options{
-    "threads", "report",        "force", "dry-run",    "print-options",
-    "quiet",   "checkpoint",    "every", "resume",     "out",
-    "matrix",  "factors-file",  "network", "model",    "validation", "row-features",
-    "col-features"};
+    "threads",    "report", "force",      "dry-run",      "print-options", "quiet",
+    "checkpoint", "every",  "resume",     "out",          "matrix",        "factors-file",
+    "network",    "model",  "validation", "row-features", "col-features"};
 
 JobIdentity identity_of(const Run& run, std::vector<std::pair<std::string, std::string>> inputs) {
     auto options = nlohmann::ordered_json::object();
@@ -146,12 +145,13 @@ Interval parse_interval(const std::string& text) {
         if (unit == "min") return {.seconds = 60.0 * number};
         if (unit == "h") return {.seconds = 3600.0 * number};
         const bool whole = number == static_cast<double>(static_cast<Index>(number));
-        if (whole && (unit == "sweeps" || unit == "epochs" || unit == "rounds" ||
-                      unit == "sweep" || unit == "epoch" || unit == "round")) {
+        if (whole && (unit == "sweeps" || unit == "epochs" || unit == "rounds" || unit == "sweep" ||
+                      unit == "epoch" || unit == "round")) {
             return {.steps = static_cast<Index>(number)};
         }
     }
-    throw input_error("--every '", text, "' is none of the forms 5sweeps, 2epochs, 1rounds, 10min, "
+    throw input_error("--every '", text,
+                      "' is none of the forms 5sweeps, 2epochs, 1rounds, 10min, "
                       "30s, 2h");
 }
 
@@ -159,9 +159,8 @@ Steering steer(Run& run, const LoopOptions& options,
                std::vector<std::pair<std::string, std::string>> inputs) {
     const auto loop = std::make_shared<Loop>(run, options, std::move(inputs));
     return {.restore = [loop](TensorList& state) { return loop->restore(state); },
-            .after = [loop](const Progress& progress, const TensorList& state) {
-                return loop->after(progress, state);
-            }};
+            .after = [loop](const Progress& progress,
+                            const TensorList& state) { return loop->after(progress, state); }};
 }
 
 }  // namespace rankfold::cli

@@ -17,7 +17,8 @@ int main(int argc, char** argv) {
         } catch (const rankfold::Error& error) {  // may have struck this rank alone
             Session::abort(static_cast<int>(error.fault()), error.what());
         } catch (const std::bad_alloc&) {
-            Session::abort(static_cast<int>(Fault::system), "out of memory; use more ranks or nodes");
+            Session::abort(static_cast<int>(Fault::system),
+                           "out of memory; use more ranks or nodes");
         } catch (const std::exception& error) {
             Session::abort(static_cast<int>(Fault::bug), error.what());
         }

@@ -127,7 +127,8 @@ NetworkInput input_of_name(const std::string& name) {
     for (const NetworkInput input : inputs) {
         if (input_name(input) == name) return input;
     }
-    throw input_error("unknown input \"", name, "\"; known are matrix, factors, reconstruction and indices");
+    throw input_error("unknown input \"", name,
+                      "\"; known are matrix, factors, reconstruction and indices");
 }
 
 template <Real R>
@@ -190,7 +191,8 @@ std::shared_ptr<NetworkModel<R>> load_network(Run& run, const std::string& path)
         const auto& names = model->network.graph().inputs;
         if (names[0].width != model->factors->rows.rows() ||
             names[1].width != model->factors->cols.rows()) {
-            throw input_error("'", path, "': the network's embeddings are not of the factors' rows "
+            throw input_error("'", path,
+                              "': the network's embeddings are not of the factors' rows "
                               "and columns");
         }
         return model;

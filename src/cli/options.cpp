@@ -43,7 +43,8 @@ struct IsOptional<std::optional<T>> : std::true_type {};
 
 /// Checks one value given as text; returns what is wrong or nothing.
 std::string refuse(const Accept& accept, bool numeric, const std::string& text) {
-    if (!accept.choices.empty() && std::ranges::find(accept.choices, text) == accept.choices.end()) {
+    if (!accept.choices.empty() &&
+        std::ranges::find(accept.choices, text) == accept.choices.end()) {
         std::string all;
         for (const auto& choice : accept.choices) all += (all.empty() ? "" : ", ") + choice;
         return "'" + text + "' is none of " + all + did_you_mean(text, accept.choices);
@@ -129,19 +130,19 @@ Options::~Options() = default;
 
 void Options::positional(const std::string& name, std::string& value, const std::string& help) {
     auto* option = parser_->app.add_option(name, value, help)->required();
-    parser_->entries.push_back({.name = name,
-                                .positional = true,
-                                .option = option,
-                                .value = [&value] { return nlohmann::ordered_json(value); }});
+    parser_->entries.push_back(
+        {.name = name, .positional = true, .option = option, .value = [&value] {
+             return nlohmann::ordered_json(value);
+         }});
 }
 
 void Options::positional(const std::string& name, std::vector<std::string>& values,
                          const std::string& help) {
     auto* option = parser_->app.add_option(name, values, help)->required();
-    parser_->entries.push_back({.name = name,
-                                .positional = true,
-                                .option = option,
-                                .value = [&values] { return nlohmann::ordered_json(values); }});
+    parser_->entries.push_back(
+        {.name = name, .positional = true, .option = option, .value = [&values] {
+             return nlohmann::ordered_json(values);
+         }});
 }
 
 template <class T>
@@ -164,9 +165,8 @@ void Options::add(const std::string& name, T& value, const std::string& help, Ac
         constexpr bool numeric = !std::is_same_v<T, std::string> &&
                                  !std::is_same_v<T, std::vector<std::string>> &&
                                  !std::is_same_v<T, std::optional<std::string>>;
-        option->check([accept, numeric](const std::string& text) {
-            return refuse(accept, numeric, text);
-        });
+        option->check(
+            [accept, numeric](const std::string& text) { return refuse(accept, numeric, text); });
         std::string kind = "TEXT";
         if constexpr (numeric) kind = "NUMBER";
         if (!accept.choices.empty()) {

@@ -64,11 +64,12 @@ void check_same_kernels(const Communicator& comm) {
     const auto kernels = comm.all_gather(blas_description() + ", vectors " + vector_target());
     for (std::size_t r = 1; r < kernels.size(); ++r) {
         if (kernels[r] != kernels[0]) {
-            throw Error(Fault::input,
-                        concat("rank 0 computes with ", kernels[0], ", but rank ", r, " with ",
-                               kernels[r], "; set OPENBLAS_CORETYPE to the same kernel on all "
-                                           "hosts, or use hosts of one kind"),
-                        true);
+            throw Error(
+                Fault::input,
+                concat("rank 0 computes with ", kernels[0], ", but rank ", r, " with ", kernels[r],
+                       "; set OPENBLAS_CORETYPE to the same kernel on all "
+                       "hosts, or use hosts of one kind"),
+                true);
         }
     }
 }
@@ -140,8 +141,8 @@ int run_program(const std::vector<std::string>& arguments) {
         check_same_kernels(comm);
         Handover handover;
         StageOutcome outcome;
-        run_command(comm, handover, command_named(first),
-                    {arguments.begin() + 1, arguments.end()}, outcome);
+        run_command(comm, handover, command_named(first), {arguments.begin() + 1, arguments.end()},
+                    outcome);
         return 0;
     } catch (const Error& error) {
         const bool all_alike =

@@ -79,11 +79,10 @@ std::string phases_table(const std::vector<PhaseSummary>& phases, double wall_se
             p.flops > 0.0 ? fmt::format("{:.1f}", p.flops / p.seconds_max * 1e-9) : "";
         table += fmt::format("{:<22} {:>7.0f} {:>9.3f} {:>9.3f} {:>9.3f} {:>6.1f} {:>8} {:>9}\n",
                              p.name, p.calls, p.seconds_min, p.seconds_mean, p.seconds_max,
-                             100.0 * p.seconds_mean / wall_seconds, rate,
-                             bytes_text(p.bytes_sent));
+                             100.0 * p.seconds_mean / wall_seconds, rate, bytes_text(p.bytes_sent));
     }
-    return table + fmt::format("{:<22} {:>7} {:>9} {:>9} {:>9.3f}", "wall", "", "", "",
-                               wall_seconds);
+    return table +
+           fmt::format("{:<22} {:>7} {:>9} {:>9} {:>9.3f}", "wall", "", "", "", wall_seconds);
 }
 
 nlohmann::ordered_json build_facts() {
@@ -111,16 +110,15 @@ nlohmann::ordered_json run_report(const Run& run, Ledger& ledger) {
     const double rss = run.comm.all_reduce(peak_rss_bytes(), Reduce::max);
     auto phase_list = nlohmann::ordered_json::array();
     for (const auto& p : phases) {
-        phase_list.push_back({{"name", p.name},
-                              {"calls", p.calls},
-                              {"seconds",
-                               {{"min", p.seconds_min},
-                                {"mean", p.seconds_mean},
-                                {"max", p.seconds_max}}},
-                              {"flops", p.flops},
-                              {"gflops", p.seconds_max > 0 ? p.flops / p.seconds_max * 1e-9 : 0.0},
-                              {"bytes_sent", p.bytes_sent},
-                              {"bytes_predicted", p.bytes_predicted}});
+        phase_list.push_back(
+            {{"name", p.name},
+             {"calls", p.calls},
+             {"seconds",
+              {{"min", p.seconds_min}, {"mean", p.seconds_mean}, {"max", p.seconds_max}}},
+             {"flops", p.flops},
+             {"gflops", p.seconds_max > 0 ? p.flops / p.seconds_max * 1e-9 : 0.0},
+             {"bytes_sent", p.bytes_sent},
+             {"bytes_predicted", p.bytes_predicted}});
     }
     nlohmann::ordered_json report;
     report["rankfold"] = 1;
@@ -152,8 +150,8 @@ void write_json(const Communicator& comm, const std::string& path,
         if (!out) {
             const int reason = errno;
             std::filesystem::remove(temporary);
-            throw Error(Fault::system, concat("the report ", path, " could not be written: ",
-                                              std::strerror(reason)));
+            throw Error(Fault::system, concat("the report ", path,
+                                              " could not be written: ", std::strerror(reason)));
         }
         std::filesystem::rename(temporary, path);
     });

@@ -11,8 +11,7 @@
 namespace rankfold::cli {
 
 void CommonOptions::declare(Options& options) {
-    options.add("precision", precision, "Type of the numbers",
-                Accept::one_of({"float", "double"}));
+    options.add("precision", precision, "Type of the numbers", Accept::one_of({"float", "double"}));
     options.add("seed", seed, "Seed of all random numbers", Accept::at_least(0));
     options.add("threads", threads, "Threads inside each rank; any number gives the same bits",
                 Accept::between(1, 1024));
@@ -38,8 +37,8 @@ Steering Run::steering() {
     steering.after = [this, terminal, last = -1e9](const Progress& progress,
                                                    const TensorList&) mutable {
         nlohmann::ordered_json step{{progress.unit, progress.step}};
-        std::string line = fmt::format("{}: {} {}/{}", command, progress.unit, progress.step,
-                                       progress.steps);
+        std::string line =
+            fmt::format("{}: {} {}/{}", command, progress.unit, progress.step, progress.steps);
         for (const auto& [name, value] : progress.values) {
             step[name] = value;
             line += fmt::format("  {} {:.6g}", name, value);
@@ -81,7 +80,8 @@ void Run::check_output(const std::string& path, const std::vector<std::string>& 
                 throw input_error("the output ", path, " is also an input; name another --out");
             }
         }
-        if (fs::exists(target, ignored) && !common.force) {
+        const bool own = options.value("resume", false);  // of the run that goes on
+        if (fs::exists(target, ignored) && !common.force && !own) {
             throw input_error("the output ", path,
                               " exists; remove it, or pass --force to overwrite it");
         }

@@ -13,9 +13,12 @@ Index count_limit = INT_MAX;
 
 MPI_Op native_op(Reduce op) {
     switch (op) {
-        case Reduce::sum: return MPI_SUM;
-        case Reduce::min: return MPI_MIN;
-        case Reduce::max: return MPI_MAX;
+        case Reduce::sum:
+            return MPI_SUM;
+        case Reduce::min:
+            return MPI_MIN;
+        case Reduce::max:
+            return MPI_MAX;
     }
     return MPI_OP_NULL;
 }
@@ -123,9 +126,8 @@ void Communicator::all_reduce_raw(void* data, Index count, MPI_Datatype type, st
                                 n, type, native_op(op), comm_),
                   "MPI_Allreduce");
     });
-    ledger_->add_bytes(2.0 * (size_ - 1) / size_ * static_cast<double>(count) *
-                           static_cast<double>(size),
-                       1.0);
+    ledger_->add_bytes(
+        2.0 * (size_ - 1) / size_ * static_cast<double>(count) * static_cast<double>(size), 1.0);
 }
 
 template <Reducible T>
@@ -278,8 +280,9 @@ void Communicator::agree(const std::function<void()>& work) const {
     } catch (const Error& error) {
         mine = error;
     } catch (const std::bad_alloc&) {
-        mine = Error(Fault::system, concat("out of memory (rank ", rank_, "); use more ranks, or "
-                                                                          "nodes with more memory"));
+        mine = Error(Fault::system, concat("out of memory (rank ", rank_,
+                                           "); use more ranks, or "
+                                           "nodes with more memory"));
     }
     agree(mine);
 }

@@ -15,12 +15,14 @@ Session::Session(int& argc, char**& argv) : uncaught_at_start_{std::uncaught_exc
     setenv("OMPI_MCA_fcoll", "individual", 0);
     int provided = MPI_THREAD_SINGLE;
     if (MPI_Init_thread(&argc, &argv, MPI_THREAD_FUNNELED, &provided) != MPI_SUCCESS) {
-        throw Error(Fault::system, "MPI did not start; is this program run by the mpirun of the "
-                                   "MPI that it was built with?");
+        throw Error(Fault::system,
+                    "MPI did not start; is this program run by the mpirun of the "
+                    "MPI that it was built with?");
     }
     if (provided < MPI_THREAD_FUNNELED) {
-        throw Error(Fault::system, "this MPI offers no MPI_THREAD_FUNNELED (threads inside a rank "
-                                   "need it); use an MPI built with thread support");
+        throw Error(Fault::system,
+                    "this MPI offers no MPI_THREAD_FUNNELED (threads inside a rank "
+                    "need it); use an MPI built with thread support");
     }
 }
 

@@ -8,8 +8,7 @@
 
 namespace rankfold {
 
-ExactSum::ExactSum(std::size_t size, double bound)
-    : sums_(size + 1, 0) {
+ExactSum::ExactSum(std::size_t size, double bound) : sums_(size + 1, 0) {
     RANKFOLD_EXPECT(!(bound < 0.0));
     if (!std::isfinite(bound)) {
         sums_.back() = 1;

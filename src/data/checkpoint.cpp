@@ -41,7 +41,9 @@ json inputs_json(const JobIdentity& identity) {
 
 Checkpoints::Checkpoints(const Communicator& comm, std::string folder, JobIdentity identity,
                          std::function<void(const std::string&)> warn)
-    : comm_{comm}, folder_{std::move(folder)}, identity_{std::move(identity)},
+    : comm_{comm},
+      folder_{std::move(folder)},
+      identity_{std::move(identity)},
       warn_{std::move(warn)} {
     comm_.agree([&] {
         std::error_code failed;
@@ -122,8 +124,7 @@ void Checkpoints::check_identity(const std::string& file, const std::string& att
     };
     compare(json::parse(found.value("job_options", "{}")), json::parse(identity_.options),
             "option ");
-    compare(json::parse(found.value("job_inputs", "{}")), inputs_json(identity_),
-            "the digest of ");
+    compare(json::parse(found.value("job_inputs", "{}")), inputs_json(identity_), "the digest of ");
 }
 
 std::optional<Checkpoints::Restored> Checkpoints::restore(TensorList& state) const {

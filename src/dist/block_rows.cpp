@@ -290,14 +290,14 @@ DenseMatrix<double> gram(const BlockRows<R>& a) {
     return result;
 }
 
-#define RANKFOLD_INSTANTIATE(R)                                                               \
-    template BlockRowCsr<R> assemble(const Communicator&, const ShardLayout&, Index,          \
-                                     std::vector<Triplet<R>>);                                \
-    template BlockRowCsr<R> transpose(const BlockRowCsr<R>&);                                 \
-    template BlockRows<R> transpose(const BlockRows<R>&);                                     \
-    template BlockRows<R> redistribute(const BlockRows<R>&, const ShardLayout&);              \
-    template BlockRowCsr<R> redistribute(const BlockRowCsr<R>&, const ShardLayout&);          \
-    template DenseMatrix<R> gather_all(const BlockRows<R>&);                                  \
+#define RANKFOLD_INSTANTIATE(R)                                                      \
+    template BlockRowCsr<R> assemble(const Communicator&, const ShardLayout&, Index, \
+                                     std::vector<Triplet<R>>);                       \
+    template BlockRowCsr<R> transpose(const BlockRowCsr<R>&);                        \
+    template BlockRows<R> transpose(const BlockRows<R>&);                            \
+    template BlockRows<R> redistribute(const BlockRows<R>&, const ShardLayout&);     \
+    template BlockRowCsr<R> redistribute(const BlockRowCsr<R>&, const ShardLayout&); \
+    template DenseMatrix<R> gather_all(const BlockRows<R>&);                         \
     template DenseMatrix<double> gram(const BlockRows<R>&);
 RANKFOLD_INSTANTIATE(float)
 RANKFOLD_INSTANTIATE(double)

@@ -36,8 +36,8 @@ Index RowExchange::position(Index row) const {
 template <Real R>
 void RowExchange::gather(const BlockRows<R>& source, MatrixView<R> buffer) const {
     const Index k = source.cols();
-    RANKFOLD_EXPECT(source.layout() == layout_ && buffer.rows == buffer_rows_ &&
-                    buffer.cols == k && buffer.ld == k);
+    RANKFOLD_EXPECT(source.layout() == layout_ && buffer.rows == buffer_rows_ && buffer.cols == k &&
+                    buffer.ld == k);
     const std::span<R> into(buffer.data, static_cast<std::size_t>(buffer_rows_ * k));
     comm_->ledger().predict_bytes(bytes_sent(k, sizeof(R)));
     if (scheme_ == ExchangeScheme::all) {

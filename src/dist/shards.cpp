@@ -54,8 +54,8 @@ void mark_shard_boundaries(std::span<const Index> prefix, Index first, Index row
     Index t = 0;
     for (Index s = 1; s < shards; ++s) {
         const Index wanted = even_part(total, shards, s).begin;
-        if (cost_before(0) >= wanted) continue;   // earlier, with another caller
-        if (cost_before(held) < wanted) break;    // further on, with another caller
+        if (cost_before(0) >= wanted) continue;  // earlier, with another caller
+        if (cost_before(held) < wanted) break;   // further on, with another caller
         while (t < held && cost_before(t) < wanted) ++t;
         auto& begin = begins[static_cast<std::size_t>(s)];
         begin = std::max(begin, first + t);

@@ -71,8 +71,8 @@ bool all_finite(const Communicator& comm, const TensorList& state) {
     return comm.all_agree(finite);
 }
 
-#define RANKFOLD_INSTANTIATE(T)                                                          \
-    template void TensorList::add(std::string, BlockRows<T>&, bool);                     \
+#define RANKFOLD_INSTANTIATE(T)                                                              \
+    template void TensorList::add(std::string, BlockRows<T>&, bool);                         \
     template void TensorList::add_replicated(std::string, std::vector<Index>, std::span<T>); \
     template void TensorList::add_part(std::string, Index, Index, std::span<T>);
 RANKFOLD_INSTANTIATE(float)

@@ -55,7 +55,8 @@ Factors<R> alternate(const Matrix& a, const Matrix& a_transposed, double entries
     for (Index sweep = steering.restore(restored); sweep < options.sweeps; ++sweep) {
         rows.solve(factors.cols, factors.rows);
         cols.solve(factors.rows, factors.cols);
-        Progress progress{.unit = "sweep", .step = sweep + 1, .steps = options.sweeps, .values = {}};
+        Progress progress{
+            .unit = "sweep", .step = sweep + 1, .steps = options.sweeps, .values = {}};
         {
             const auto phase = comm.ledger().phase("als objective");
             const SideLoss loss = cols.losses(factors.cols);

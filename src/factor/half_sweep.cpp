@@ -20,7 +20,8 @@ class FirstBadRow {
 public:
     void note(Index row) {
         Index seen = row_.load();
-        while (row < seen && !row_.compare_exchange_weak(seen, row)) {}
+        while (row < seen && !row_.compare_exchange_weak(seen, row)) {
+        }
     }
     /// Throws on all ranks if any noted a row. @collective
     void check(const Communicator& comm, const char* axis) const {
@@ -40,7 +41,7 @@ private:
 /// Runs body(shard) for these shards on `threads` threads. @pre body does not throw
 template <class Body>
 void for_each_shard(Range shards, Index threads, const Body& body) {
-#pragma omp parallel for schedule(dynamic) num_threads(static_cast<int>(threads))
+#pragma omp parallel for schedule(dynamic) num_threads(static_cast <int>(threads))
     for (Index s = shards.begin; s < shards.end; ++s) body(s);
 }
 
@@ -67,7 +68,10 @@ double square_norm(std::span<const R> x) {
 template <Real R>
 SparseSide<R>::SparseSide(const BlockRowCsr<R>& a, const RowProblem& problem,
                           const ShardLayout& fixed, Index k, Index threads, const char* axis)
-    : a_{a}, problem_{problem}, threads_{threads}, axis_{axis},
+    : a_{a},
+      problem_{problem},
+      threads_{threads},
+      axis_{axis},
       exchange_{RowExchange::all(a.comm(), fixed)} {
     for (Index t = 0; t < threads; ++t) solvers_.emplace_back(k);
 }
@@ -79,8 +83,8 @@ RowData<R> SparseSide<R>::row(Index local, const SideExtras<R>& extras) const {
     row.count = extras.counts.empty() ? rows.row_nnz(local)
                                       : extras.counts[static_cast<std::size_t>(local)];
     if (!extras.targets.empty()) {
-        row.targets = extras.targets.subspan(static_cast<std::size_t>(rows.row_ptr[local]),
-                                             row.cols.size());
+        row.targets =
+            extras.targets.subspan(static_cast<std::size_t>(rows.row_ptr[local]), row.cols.size());
     }
     if (extras.prior != nullptr) row.prior = extras.prior->local().row(local);
     return row;
@@ -189,7 +193,10 @@ double SparseSide<R>::row_ridge(const RowData<R>& row, std::span<const R> x) con
 template <Real R>
 DenseSide<R>::DenseSide(const BlockRows<R>& a, const RowProblem& problem, const ShardLayout& fixed,
                         Index /*k*/, Index threads, const char* axis)
-    : a_{a}, problem_{problem}, threads_{threads}, axis_{axis},
+    : a_{a},
+      problem_{problem},
+      threads_{threads},
+      axis_{axis},
       exchange_{RowExchange::all(a.comm(), fixed)} {}
 
 template <Real R>
@@ -211,8 +218,7 @@ void DenseSide<R>::solve(const BlockRows<R>& y, BlockRows<R>& x) {
     std::vector<R> shift(static_cast<std::size_t>(k), R{0});  // −μ Σ_j y_j
     for (Index j = 0; j < fixed_.rows(); ++j) {
         for (Index f = 0; f < k; ++f) {
-            shift[static_cast<std::size_t>(f)] +=
-                static_cast<R>(problem_.b0) * fixed_(j, f);
+            shift[static_cast<std::size_t>(f)] += static_cast<R>(problem_.b0) * fixed_(j, f);
         }
     }
     for_each_shard(a_.shards(), threads_, [&](Index s) {
@@ -233,13 +239,14 @@ SideLoss DenseSide<R>::losses(const BlockRows<R>& x) const {
     for_each_shard(a_.shards(), threads_, [&](Index s) {
         const MatrixView<const R> values = a_.shard(s);
         DenseMatrix<R> scores(values.rows, values.cols);
-        gemm<R>(Transpose::no, Transpose::yes, R{1}, x.shard(s), fixed_.view(), R{0}, scores.view());
+        gemm<R>(Transpose::no, Transpose::yes, R{1}, x.shard(s), fixed_.view(), R{0},
+                scores.view());
         double sum = 0.0;
         for (Index i = 0; i < values.rows; ++i) {
             for (Index j = 0; j < values.cols; ++j) {
                 const auto v = static_cast<double>(values(i, j));
-                sum += problem_.entry_loss(v, problem_.target(v),
-                                           static_cast<double>(scores(i, j)));
+                sum +=
+                    problem_.entry_loss(v, problem_.target(v), static_cast<double>(scores(i, j)));
             }
         }
         const auto at = static_cast<std::size_t>(2 * (s - a_.shards().begin));

@@ -45,9 +45,13 @@ double half_sweep_flops(Index nnz, Index rows, Index k) {
 
 template <Real R>
 RowSolver<R>::RowSolver(Index k)
-    : k_{k}, panel_{std::clamp<Index>(16384 / (padded(k) * Index{sizeof(R)}), 32, 64)},
-      normal_(k, padded(k) + 16), plain_(panel_, padded(k)), scaled_(panel_, padded(k)),
-      weights_(static_cast<std::size_t>(panel_)), targets_(static_cast<std::size_t>(panel_)) {}
+    : k_{k},
+      panel_{std::clamp<Index>(16384 / (padded(k) * Index{sizeof(R)}), 32, 64)},
+      normal_(k, padded(k) + 16),
+      plain_(panel_, padded(k)),
+      scaled_(panel_, padded(k)),
+      weights_(static_cast<std::size_t>(panel_)),
+      targets_(static_cast<std::size_t>(panel_)) {}
 
 template <Real R>
 bool RowSolver<R>::solve(const RowProblem& problem, const RowData<R>& row, MatrixView<const R> y,
@@ -77,8 +81,8 @@ bool RowSolver<R>::solve(const RowProblem& problem, const RowData<R>& row, Matri
         for (std::size_t e = 0; e < n; ++e) {
             const auto v = static_cast<double>(row.values[done + e]);
             weights_[e] = static_cast<R>(problem.weight(v));
-            targets_[e] = row.targets.empty() ? static_cast<R>(problem.target(v))
-                                              : row.targets[done + e];
+            targets_[e] =
+                row.targets.empty() ? static_cast<R>(problem.target(v)) : row.targets[done + e];
         }
         const MatrixView<R> p{plain_.view().data, static_cast<Index>(n), k_, plain_.cols()};
         const MatrixView<R> q{scaled_.view().data, static_cast<Index>(n), k_, scaled_.cols()};
@@ -89,8 +93,7 @@ bool RowSolver<R>::solve(const RowProblem& problem, const RowData<R>& row, Matri
         done += n;
     }
     // without a ridge, a pivot at the level of rounding means a singular system
-    const R tiny = ridge > 0.0 ? R{0}
-                                : static_cast<R>(k_) * std::numeric_limits<R>::epsilon();
+    const R tiny = ridge > 0.0 ? R{0} : static_cast<R>(k_) * std::numeric_limits<R>::epsilon();
     return spd_solve<R>(normal, x, tiny) < 0;
 }
 

@@ -159,8 +159,10 @@ std::vector<Index> allocate_ranks(const std::vector<std::pair<Index, Index>>& sh
         used += inner[l] == 0 ? dense : price(l);
     }
     if (used > budget) {
-        throw input_error("a size of ", budget, " weights is below the least that the layers can "
-                          "have (", used, "); ask for a larger --size");
+        throw input_error("a size of ", budget,
+                          " weights is below the least that the layers can "
+                          "have (",
+                          used, "); ask for a larger --size");
     }
     for (std::size_t l = 0; l < shapes.size(); ++l) {
         if (inner[l] > 0) offer(l);
@@ -209,9 +211,15 @@ Network<R> compress(const Communicator& comm, Network<R>& network, const Compres
         plan[l].inner = inner[l];
         if (inner[l] == 0) continue;
         switch (options.method) {
-            case CompressMethod::svd: pairs[l] = by_svd(svds[l], inner[l]); break;
-            case CompressMethod::als: pairs[l] = by_als(comm, weights[l], inner[l], options); break;
-            case CompressMethod::nmf: pairs[l] = by_nmf(weights[l], inner[l], options); break;
+            case CompressMethod::svd:
+                pairs[l] = by_svd(svds[l], inner[l]);
+                break;
+            case CompressMethod::als:
+                pairs[l] = by_als(comm, weights[l], inner[l], options);
+                break;
+            case CompressMethod::nmf:
+                pairs[l] = by_nmf(weights[l], inner[l], options);
+                break;
         }
         plan[l].relative_error = relative_error(weights[l], pairs[l]);
         auto& spec = *std::ranges::find(graph.layers, plan[l].layer, &LayerSpec::name);

@@ -113,12 +113,12 @@ public:
             const double after_network = train(round, after_columns);
             model_.factors.history.rows.push_back(
                 {static_cast<double>(round + 1), after_rows, after_columns, after_network});
-            const Progress progress{.unit = "round",
-                                    .step = round + 1,
-                                    .steps = options_.rounds,
-                                    .values = {{"rows", after_rows},
-                                               {"columns", after_columns},
-                                               {"network", after_network}}};
+            const Progress progress{
+                .unit = "round",
+                .step = round + 1,
+                .steps = options_.rounds,
+                .values = {
+                    {"rows", after_rows}, {"columns", after_columns}, {"network", after_network}}};
             if (steering.after(progress, state()) == Verdict::stop) break;
         }
         trainer_.reset();
@@ -202,11 +202,11 @@ private:
     double objective() {
         const auto phase = comm_.ledger().phase("objective");
         const SideLoss rows = rows_.solver->losses(model_.factors.rows, rows_.extras());
-        double sum = rows.entries + rows.ridge +
-                     cols_.solver->ridge(model_.factors.cols, cols_.extras());
+        double sum =
+            rows.entries + rows.ridge + cols_.solver->ridge(model_.factors.cols, cols_.extras());
         if (rows_.problem.alpha0 != 0.0) {
-            sum += rows_.problem.alpha0 *
-                   all_pairs_square(model_.factors.rows, model_.factors.cols);
+            sum +=
+                rows_.problem.alpha0 * all_pairs_square(model_.factors.rows, model_.factors.cols);
         }
         return sum;
     }
@@ -232,7 +232,8 @@ private:
             for (std::size_t e = 0; e < values.size(); ++e) {
                 const double score = static_cast<double>(targets[e]);
                 targets[e] = static_cast<R>(rows_.preference(values[e]) - score);
-                weights[e] = static_cast<R>(rows_.problem.confidence(static_cast<double>(values[e])));
+                weights[e] =
+                    static_cast<R>(rows_.problem.confidence(static_cast<double>(values[e])));
             }
             samples_->set_targets(targets);
             samples_->set_weights(weights);

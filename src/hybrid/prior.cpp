@@ -35,7 +35,9 @@ void FeatureSamples<R>::fill(MicroBatch<R>& batch) const {
 template <Real R>
 Prior<R>::Prior(Network<R>& network, const BlockRows<R>& features, const ShardLayout& layout,
                 Index blocks, const TrainOptions& options)
-    : network_{&network}, features_{redistribute(features, layout)}, samples_{features, blocks},
+    : network_{&network},
+      features_{redistribute(features, layout)},
+      samples_{features, blocks},
       trainer_{network, samples_, Loss::squared, options} {}
 
 template <Real R>

@@ -98,8 +98,8 @@ double measure_gemm_gflops(int repeats) {
 
 template void gemm(Transpose, Transpose, float, MatrixView<const float>, MatrixView<const float>,
                    float, MatrixView<float>);
-template void gemm(Transpose, Transpose, double, MatrixView<const double>,
-                   MatrixView<const double>, double, MatrixView<double>);
+template void gemm(Transpose, Transpose, double, MatrixView<const double>, MatrixView<const double>,
+                   double, MatrixView<double>);
 template void gram_upper(float, MatrixView<const float>, float, MatrixView<float>);
 template void gram_upper(double, MatrixView<const double>, double, MatrixView<double>);
 template double measure_gemm_gflops<float>(int);

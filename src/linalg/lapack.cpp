@@ -12,8 +12,8 @@ void spotrs_(const char* uplo, const int* n, const int* nrhs, const float* a, co
 void dpotrs_(const char* uplo, const int* n, const int* nrhs, const double* a, const int* lda,
              double* b, const int* ldb, int* info);
 void dgesdd_(const char* jobz, const int* m, const int* n, double* a, const int* lda, double* s,
-             double* u, const int* ldu, double* vt, const int* ldvt, double* work,
-             const int* lwork, int* iwork, int* info);
+             double* u, const int* ldu, double* vt, const int* ldvt, double* work, const int* lwork,
+             int* iwork, int* info);
 }
 
 namespace rankfold {
@@ -57,7 +57,8 @@ void cholesky_solve_rows(MatrixView<const R> u, MatrixView<R> x) {
 
 SmallSvd small_svd(MatrixView<const double> a) {
     const Index r = std::min(a.rows, a.cols);
-    SmallSvd result{DenseMatrix<double>(a.rows, r), std::vector<double>(static_cast<std::size_t>(r)),
+    SmallSvd result{DenseMatrix<double>(a.rows, r),
+                    std::vector<double>(static_cast<std::size_t>(r)),
                     DenseMatrix<double>(r, a.cols)};
     if (r == 0) return result;
     DenseMatrix<double> copy(a.rows, a.cols);
@@ -77,9 +78,9 @@ SmallSvd small_svd(MatrixView<const double> a) {
         work.resize(static_cast<std::size_t>(lwork));
     }
     if (info != 0) {
-        throw Error(Fault::check, concat("the singular value decomposition of a ", a.rows, " x ",
-                                         a.cols, " matrix failed (", info,
-                                         "); is every number finite?"));
+        throw Error(Fault::check,
+                    concat("the singular value decomposition of a ", a.rows, " x ", a.cols,
+                           " matrix failed (", info, "); is every number finite?"));
     }
     for (Index c = 0; c < r; ++c) {
         Index largest = 0;

@@ -56,14 +56,15 @@ HWY_INLINE void update_tile(Index n, const R* HWY_RESTRICT p, Index ldp, const R
 }
 
 template <Index ROWS, class R>
-HWY_INLINE void update_rows(MatrixView<const R> p, MatrixView<const R> q, MatrixView<R> g, Index i) {
+HWY_INLINE void update_rows(MatrixView<const R> p, MatrixView<const R> q, MatrixView<R> g,
+                            Index i) {
     const Index lanes = static_cast<Index>(hn::Lanes(Tag<R>()));
     const Index width = (p.cols + lanes - 1) / lanes * lanes;
     Index j = i / lanes * lanes;  // columns left of the diagonal's vector are not needed
     const auto run = [&]<Index VECS>() {
         for (; j + VECS * lanes <= width; j += VECS * lanes) {
-            update_tile<ROWS, VECS>(p.rows, p.data + i, p.ld, q.data + j, q.ld, g.data + i * g.ld + j,
-                                    g.ld);
+            update_tile<ROWS, VECS>(p.rows, p.data + i, p.ld, q.data + j, q.ld,
+                                    g.data + i * g.ld + j, g.ld);
         }
     };
     run.template operator()<tile_vectors>();
@@ -233,22 +234,24 @@ Index spd_solve_impl(MatrixView<R> a, R* x, R tiny) {
     return -1;
 }
 
-#define RANKFOLD_KERNELS(R, suffix)                                                              \
-    void rank_update_##suffix(MatrixView<const R> p, MatrixView<const R> q, MatrixView<R> g) {   \
-        rank_update<R>(p, q, g);                                                                 \
-    }                                                                                            \
-    void gather_panel_##suffix(MatrixView<const R> y, const ColIndex* idx, Index n, const R* w,  \
-                               const R* b, MatrixView<R> p, MatrixView<R> q, R* rhs) {           \
-        gather_panel_impl<R>(y, idx, n, w, b, p, q, rhs);                                        \
-    }                                                                                            \
-    void gather_dots_##suffix(MatrixView<const R> y, const ColIndex* idx, Index n, const R* x,   \
-                              R* out) {                                                          \
-        gather_dots_impl<R>(y, idx, n, x, out);                                                  \
-    }                                                                                            \
-    Index spd_solve_##suffix(MatrixView<R> a, R* x, R tiny) {                                    \
-        return spd_solve_impl<R>(a, x, tiny);                                                    \
-    }                                                                                            \
-    R dot_##suffix(const R* a, const R* b, Index n) { return dot_impl<R>(a, b, n); }
+#define RANKFOLD_KERNELS(R, suffix)                                                             \
+    void rank_update_##suffix(MatrixView<const R> p, MatrixView<const R> q, MatrixView<R> g) {  \
+        rank_update<R>(p, q, g);                                                                \
+    }                                                                                           \
+    void gather_panel_##suffix(MatrixView<const R> y, const ColIndex* idx, Index n, const R* w, \
+                               const R* b, MatrixView<R> p, MatrixView<R> q, R* rhs) {          \
+        gather_panel_impl<R>(y, idx, n, w, b, p, q, rhs);                                       \
+    }                                                                                           \
+    void gather_dots_##suffix(MatrixView<const R> y, const ColIndex* idx, Index n, const R* x,  \
+                              R* out) {                                                         \
+        gather_dots_impl<R>(y, idx, n, x, out);                                                 \
+    }                                                                                           \
+    Index spd_solve_##suffix(MatrixView<R> a, R* x, R tiny) {                                   \
+        return spd_solve_impl<R>(a, x, tiny);                                                   \
+    }                                                                                           \
+    R dot_##suffix(const R* a, const R* b, Index n) {                                           \
+        return dot_impl<R>(a, b, n);                                                            \
+    }
 RANKFOLD_KERNELS(float, f)
 RANKFOLD_KERNELS(double, d)
 #undef RANKFOLD_KERNELS
@@ -259,38 +262,37 @@ HWY_AFTER_NAMESPACE();
 #if HWY_ONCE
 namespace rankfold {
 
-#define RANKFOLD_DISPATCH(R, suffix)                                                             \
-    HWY_EXPORT(rank_update_##suffix);                                                            \
-    HWY_EXPORT(gather_panel_##suffix);                                                           \
-    HWY_EXPORT(gather_dots_##suffix);                                                            \
-    HWY_EXPORT(spd_solve_##suffix);                                                              \
-    HWY_EXPORT(dot_##suffix);                                                                    \
-    template <>                                                                                  \
-    void rank_update_upper(MatrixView<const R> p, MatrixView<const R> q, MatrixView<R> g) {      \
-        HWY_DYNAMIC_DISPATCH(rank_update_##suffix)(p, q, g);                                     \
-    }                                                                                            \
-    template <>                                                                                  \
-    void gather_panel(MatrixView<const R> y, std::span<const ColIndex> idx,                      \
-                      std::span<const R> w, std::span<const R> b, MatrixView<R> p,               \
-                      MatrixView<R> q, std::span<R> rhs) {                                       \
-        HWY_DYNAMIC_DISPATCH(gather_panel_##suffix)                                              \
-        (y, idx.data(), static_cast<Index>(idx.size()), w.empty() ? nullptr : w.data(),          \
-         b.data(), p, q, rhs.data());                                                            \
-    }                                                                                            \
-    template <>                                                                                  \
-    void gather_dots(MatrixView<const R> y, std::span<const ColIndex> idx,                       \
-                     std::span<const R> x, std::span<R> out) {                                   \
-        HWY_DYNAMIC_DISPATCH(gather_dots_##suffix)                                               \
-        (y, idx.data(), static_cast<Index>(idx.size()), x.data(), out.data());                   \
-    }                                                                                            \
-    template <>                                                                                  \
-    Index spd_solve(MatrixView<R> a, std::span<R> x, R tiny) {                                   \
-        return HWY_DYNAMIC_DISPATCH(spd_solve_##suffix)(a, x.data(), tiny);                      \
-    }                                                                                            \
-    template <>                                                                                  \
-    R dot(std::span<const R> a, std::span<const R> b) {                                          \
-        return HWY_DYNAMIC_DISPATCH(dot_##suffix)                                                \
-        (a.data(), b.data(), static_cast<Index>(a.size()));                                      \
+#define RANKFOLD_DISPATCH(R, suffix)                                                              \
+    HWY_EXPORT(rank_update_##suffix);                                                             \
+    HWY_EXPORT(gather_panel_##suffix);                                                            \
+    HWY_EXPORT(gather_dots_##suffix);                                                             \
+    HWY_EXPORT(spd_solve_##suffix);                                                               \
+    HWY_EXPORT(dot_##suffix);                                                                     \
+    template <>                                                                                   \
+    void rank_update_upper(MatrixView<const R> p, MatrixView<const R> q, MatrixView<R> g) {       \
+        HWY_DYNAMIC_DISPATCH(rank_update_##suffix)(p, q, g);                                      \
+    }                                                                                             \
+    template <>                                                                                   \
+    void gather_panel(MatrixView<const R> y, std::span<const ColIndex> idx, std::span<const R> w, \
+                      std::span<const R> b, MatrixView<R> p, MatrixView<R> q, std::span<R> rhs) { \
+        HWY_DYNAMIC_DISPATCH(gather_panel_##suffix)                                               \
+        (y, idx.data(), static_cast<Index>(idx.size()), w.empty() ? nullptr : w.data(), b.data(), \
+         p, q, rhs.data());                                                                       \
+    }                                                                                             \
+    template <>                                                                                   \
+    void gather_dots(MatrixView<const R> y, std::span<const ColIndex> idx, std::span<const R> x,  \
+                     std::span<R> out) {                                                          \
+        HWY_DYNAMIC_DISPATCH(gather_dots_##suffix)                                                \
+        (y, idx.data(), static_cast<Index>(idx.size()), x.data(), out.data());                    \
+    }                                                                                             \
+    template <>                                                                                   \
+    Index spd_solve(MatrixView<R> a, std::span<R> x, R tiny) {                                    \
+        return HWY_DYNAMIC_DISPATCH(spd_solve_##suffix)(a, x.data(), tiny);                       \
+    }                                                                                             \
+    template <>                                                                                   \
+    R dot(std::span<const R> a, std::span<const R> b) {                                           \
+        return HWY_DYNAMIC_DISPATCH(dot_##suffix)(a.data(), b.data(),                             \
+                                                  static_cast<Index>(a.size()));                  \
     }
 RANKFOLD_DISPATCH(float, f)
 RANKFOLD_DISPATCH(double, d)

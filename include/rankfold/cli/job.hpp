@@ -11,8 +11,8 @@ namespace rankfold::cli {
 
 /// One run of one stage, ready to be parsed by its command.
 struct StageRun {
-    std::string name;                    ///< of the stage, with "[seed=3]" if it is repeated
-    std::string stage;                   ///< of the stage alone
+    std::string name;   ///< of the stage, with "[seed=3]" if it is repeated
+    std::string stage;  ///< of the stage alone
     std::string command;
     std::vector<std::string> arguments;  ///< with all references resolved to files
 };
@@ -33,7 +33,8 @@ struct StageRun {
 /// @param text    TOML
 /// @param file    its name, for messages
 /// @param changes "stage.option=value" each, from --set
-/// @param common  arguments that every stage gets unless it sets them itself
+/// @param common  arguments ("--name" or "--name=value") that every stage with such an option gets
+///                unless it sets it itself; in a value, "@stage" stands for the run's name
 /// @throws Error (Fault::input), alike on all ranks: not TOML (line), an unknown command, option or
 ///         stage (the nearest known name), a value that does not fit
 [[nodiscard]] std::vector<StageRun> plan_job(const std::string& text, const std::string& file,

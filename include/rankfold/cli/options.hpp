@@ -17,7 +17,7 @@ namespace rankfold::cli {
 struct Accept {
     double least = -1e300;
     double most = 1e300;
-    bool exclusive_least = false;      ///< values must be greater than `least`
+    bool exclusive_least = false;        ///< values must be greater than `least`
     std::vector<std::string> choices{};  ///< if not empty: one of these
 
     static Accept at_least(double least) { return {.least = least}; }

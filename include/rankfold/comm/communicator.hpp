@@ -13,6 +13,7 @@
 
 #include <mpi.h>
 
+#include <rankfold/comm/pending_exchange.hpp>
 #include <rankfold/core/ledger.hpp>
 #include <rankfold/core/types.hpp>
 
@@ -25,31 +26,9 @@ concept Transferable = std::is_trivially_copyable_v<T> && !std::is_pointer_v<T>;
 /// What MPI can add and compare.
 template <class T>
 concept Reducible = std::same_as<T, std::int32_t> || std::same_as<T, std::int64_t> ||
-                    std::same_as<T, std::uint64_t> || std::same_as<T, float> ||
-                    std::same_as<T, double>;
+    std::same_as<T, std::uint64_t> || std::same_as<T, float> || std::same_as<T, double>;
 
 enum class Reduce { sum, min, max };
-
-/// An exchange under way; finishes in wait() or in its destructor. Its buffers stay untouched by
-/// the caller until then.
-class PendingExchange {
-public:
-    PendingExchange();
-    PendingExchange(PendingExchange&&) noexcept;
-    PendingExchange& operator=(PendingExchange&&) noexcept;
-    ~PendingExchange();
-
-    /// Lets MPI make progress (this MPI moves data only inside its calls). True when finished.
-    bool test();
-
-    /// Blocks until the buffers may be used again.
-    void wait();
-
-private:
-    friend class Communicator;
-    struct Requests;
-    std::unique_ptr<Requests> requests_;
-};
 
 /// Owns one MPI communicator for its whole life.
 ///

@@ -9,10 +9,10 @@ namespace rankfold {
 
 /// Whose fault a failure is; its value is the program's exit code.
 enum class Fault {
-    check = 1,   ///< a requested check failed, or the numbers broke down (NaN, not definite)
-    input = 2,   ///< the input or the options are wrong
-    system = 3,  ///< the machine failed: I/O, MPI, memory
-    bug = 4,     ///< we are wrong
+    check = 1,     ///< a requested check failed, or the numbers broke down (NaN, not definite)
+    input = 2,     ///< the input or the options are wrong
+    system = 3,    ///< the machine failed: I/O, MPI, memory
+    bug = 4,       ///< we are wrong
     stopped = 75,  ///< not a failure: stopped on request, with a checkpoint written
 };
 

@@ -71,8 +71,8 @@ public:
     /// Standard normal, by Box and Muller.
     [[nodiscard]] double normal(Index a, Index b = 0) const noexcept {
         const auto r = block(static_cast<std::uint64_t>(a), static_cast<std::uint64_t>(b));
-        const double u = (static_cast<double>((std::uint64_t{r[1]} << 32 | r[0]) >> 11) + 0.5) *
-                         0x1p-53;
+        const double u =
+            (static_cast<double>((std::uint64_t{r[1]} << 32 | r[0]) >> 11) + 0.5) * 0x1p-53;
         const double v = static_cast<double>((std::uint64_t{r[3]} << 32 | r[2]) >> 11) * 0x1p-53;
         return std::sqrt(-2.0 * std::log(u)) * std::cos(2.0 * std::numbers::pi * v);
     }

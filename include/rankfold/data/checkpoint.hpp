@@ -41,7 +41,8 @@ public:
         History history;
     };
     /// Reads the newest good checkpoint into `state`; nothing if the folder holds none at all.
-    /// @throws Error (Fault::input), agreed: it is another job's (which option or input differs), or
+    /// @throws Error (Fault::input), agreed: it is another job's (which option or input differs),
+    /// or
     ///         every checkpoint is damaged
     [[nodiscard]] std::optional<Restored> restore(TensorList& state) const;
 

@@ -20,8 +20,9 @@ public:
 
     /// Zero-filled. @pre `layout` and `cols` are the same on all ranks of `comm`
     BlockRows(const Communicator& comm, ShardLayout layout, Index cols)
-        : comm_{&comm}, layout_{std::move(layout)}, local_{layout_.rank_rows(comm.rank()).size(),
-                                                           cols} {
+        : comm_{&comm},
+          layout_{std::move(layout)},
+          local_{layout_.rank_rows(comm.rank()).size(), cols} {
         RANKFOLD_EXPECT(layout_.ranks() == comm.size());
     }
 
@@ -70,7 +71,9 @@ public:
     /// @pre local.rows() is this rank's row count in `layout`; local.cols is global
     /// @collective over comm (the entries are counted)
     BlockRowCsr(const Communicator& comm, ShardLayout layout, CsrMatrix<R> local)
-        : comm_{&comm}, layout_{std::move(layout)}, local_{std::move(local)},
+        : comm_{&comm},
+          layout_{std::move(layout)},
+          local_{std::move(local)},
           nnz_{comm.all_reduce(local_.nnz(), Reduce::sum)} {
         RANKFOLD_EXPECT(local_.rows() == layout_.rank_rows(comm.rank()).size());
     }

@@ -32,12 +32,12 @@ struct IdSource {
 /// communicator; what is absent counts as 0.
 template <Real R>
 struct Factors {
-    BlockRows<R> rows;                       ///< m x k
-    BlockRows<R> cols;                       ///< n x k
-    std::vector<R> singular_values;          ///< k or empty; the same on all ranks
-    std::optional<BlockRows<R>> row_bias;    ///< m x 1
-    std::optional<BlockRows<R>> col_bias;    ///< n x 1
-    std::optional<BlockRows<R>> column_mean; ///< n x 1
+    BlockRows<R> rows;                        ///< m x k
+    BlockRows<R> cols;                        ///< n x k
+    std::vector<R> singular_values;           ///< k or empty; the same on all ranks
+    std::optional<BlockRows<R>> row_bias;     ///< m x 1
+    std::optional<BlockRows<R>> col_bias;     ///< n x 1
+    std::optional<BlockRows<R>> column_mean;  ///< n x 1
     double global_mean = 0.0;
 
     std::string method;   ///< als-explicit, als-implicit, svd, pca, nmf, deepmf

@@ -38,9 +38,7 @@ public:
         return {row_begin_[static_cast<std::size_t>(shard)],
                 row_begin_[static_cast<std::size_t>(shard) + 1]};
     }
-    [[nodiscard]] Range rank_shards(int rank) const {
-        return even_part(shards(), ranks_, rank);
-    }
+    [[nodiscard]] Range rank_shards(int rank) const { return even_part(shards(), ranks_, rank); }
     [[nodiscard]] Range rank_rows(int rank) const;
     /// Rows of every rank, for collectives.
     [[nodiscard]] std::vector<Index> rank_row_counts() const;

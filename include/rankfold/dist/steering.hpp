@@ -12,9 +12,9 @@ namespace rankfold {
 
 /// What a loop has done: shown as progress and kept as history.
 struct Progress {
-    std::string unit;  ///< "sweep", "epoch"
-    Index step = 0;    ///< steps done
-    Index steps = 0;   ///< steps asked for
+    std::string unit;                                    ///< "sweep", "epoch"
+    Index step = 0;                                      ///< steps done
+    Index steps = 0;                                     ///< steps asked for
     std::vector<std::pair<std::string, double>> values;  ///< e.g. {"objective", 12.5}
 };
 

@@ -13,17 +13,17 @@ namespace rankfold {
 enum class Centering { mean, none };
 
 struct AlsOptions {
-    Index k = 64;                              ///< number of factors
-    Index sweeps = 15;                         ///< one sweep = all rows, then all columns
-    double lambda = 0.1;                       ///< ridge weight
-    double lambda_exponent = 1.0;              ///< ν: λ is scaled by (entries of the row)^ν
-    bool implicit = false;                     ///< entries are confidences, not values
-    double alpha = 40.0;                       ///< implicit: confidence is 1 + α v
-    std::optional<double> unobserved_weight{}; ///< implicit: α0 of Rendle's form
-    Centering centering = Centering::mean;     ///< explicit only
-    double start_deviation = 0.1;              ///< of the normal start values of the columns
+    Index k = 64;                               ///< number of factors
+    Index sweeps = 15;                          ///< one sweep = all rows, then all columns
+    double lambda = 0.1;                        ///< ridge weight
+    double lambda_exponent = 1.0;               ///< ν: λ is scaled by (entries of the row)^ν
+    bool implicit = false;                      ///< entries are confidences, not values
+    double alpha = 40.0;                        ///< implicit: confidence is 1 + α v
+    std::optional<double> unobserved_weight{};  ///< implicit: α0 of Rendle's form
+    Centering centering = Centering::mean;      ///< explicit only
+    double start_deviation = 0.1;               ///< of the normal start values of the columns
     std::uint64_t seed = 1;
-    Index threads = 1;                         ///< per rank; any number gives the same bits
+    Index threads = 1;  ///< per rank; any number gives the same bits
 };
 
 /// Factorises a sparse m x n matrix A ≈ X Yᵀ by minimising

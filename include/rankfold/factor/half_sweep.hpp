@@ -17,8 +17,8 @@ struct SideLoss {
 /// What may be given beside the matrix itself; everything is borrowed and may be absent.
 template <Real R>
 struct SideExtras {
-    std::span<const R> targets{};       ///< b of every local entry, instead of the values'
-    std::span<const Index> counts{};    ///< n_i of every local row, instead of its entries
+    std::span<const R> targets{};         ///< b of every local entry, instead of the values'
+    std::span<const Index> counts{};      ///< n_i of every local row, instead of its entries
     const BlockRows<R>* prior = nullptr;  ///< p, laid out like the rows
 };
 

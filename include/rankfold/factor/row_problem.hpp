@@ -25,10 +25,10 @@ struct RowProblem {
     double b0 = 0.0, b1 = 1.0;  ///< weight of an entry's prediction
     double alpha0 = 0.0;        ///< weight of every prediction, of entries and of all others
     double lambda = 0.0;
-    double exponent = 1.0;   ///< ν
-    double n_offset = 0.0;   ///< what an empty row counts as, in entries
+    double exponent = 1.0;      ///< ν
+    double n_offset = 0.0;      ///< what an empty row counts as, in entries
     double prior_weight = 0.0;  ///< μ
-    bool preference = false;  ///< implicit: entries stand for a preference of 1
+    bool preference = false;    ///< implicit: entries stand for a preference of 1
 
     /// Σ_Ω (v − mean − x·y)² + λ Σ n_i^ν ‖x_i‖² (Zhou et al., AAIM 2008: ν = 1).
     static RowProblem explicit_values(double lambda, double exponent, double mean);
@@ -44,7 +44,9 @@ struct RowProblem {
     [[nodiscard]] double weight(double value) const { return w0 + w1 * value; }
     [[nodiscard]] double target(double value) const { return b0 + b1 * value; }
     /// c of an entry's loss c (p − s)², where b = c p: 1 for explicit values.
-    [[nodiscard]] double confidence(double value) const { return preference ? b0 + b1 * value : 1.0; }
+    [[nodiscard]] double confidence(double value) const {
+        return preference ? b0 + b1 * value : 1.0;
+    }
     /// The loss of an entry with this value, b and prediction s, without the α0 part:
     /// w s² − 2 b s + b² / c.
     [[nodiscard]] double entry_loss(double value, double b, double score) const {

@@ -45,9 +45,9 @@ struct LayerPlan {
 /// @param budget   weights in all layers together
 /// @return inner of every layer, 0 for dense
 /// @throws Error (Fault::input), on all ranks alike: the budget is below inner 1 everywhere
-[[nodiscard]] std::vector<Index> allocate_ranks(
-    const std::vector<std::pair<Index, Index>>& shapes,
-    const std::vector<std::vector<double>>& spectra, Index budget);
+[[nodiscard]] std::vector<Index> allocate_ranks(const std::vector<std::pair<Index, Index>>& shapes,
+                                                const std::vector<std::vector<double>>& spectra,
+                                                Index budget);
 
 /// The network with its dense layers' weights factored; all else is copied. Every rank computes the
 /// same factors from its own copy (ALS: over the ranks). `plan` gets a row per dense layer.

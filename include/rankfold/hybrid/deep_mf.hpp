@@ -7,15 +7,15 @@
 namespace rankfold {
 
 struct DeepMfOptions {
-    Index k = 32;              ///< outputs of the towers
-    Index embedding = 32;      ///< width of the free embeddings X and Y
-    Index hidden = 0;          ///< width of one hidden layer a tower; 0: linear towers
+    Index k = 32;          ///< outputs of the towers
+    Index embedding = 32;  ///< width of the free embeddings X and Y
+    Index hidden = 0;      ///< width of one hidden layer a tower; 0: linear towers
     double lambda = 0.1;
     double lambda_exponent = 1.0;
-    bool implicit = false;     ///< entries stand for 1, and sampled pairs without one for 0
-    double zeros = 4.0;        ///< implicit: sampled pairs, per entry
+    bool implicit = false;  ///< entries stand for 1, and sampled pairs without one for 0
+    double zeros = 4.0;     ///< implicit: sampled pairs, per entry
     Centering centering = Centering::mean;
-    Index micro_batches = 0;   ///< 0: default_micro_batches(train.batch)
+    Index micro_batches = 0;  ///< 0: default_micro_batches(train.batch)
     TrainOptions train{.epochs = 20, .batch = 1024, .optimizer = {.learning_rate = 5e-3}};
 };
 

@@ -55,8 +55,8 @@ template <Real R>
 void evaluate_entries(const Network<R>& network, const BlockRowCsr<R>& entries, bool transposed,
                       Index threads, std::span<R> out);
 
-/// The matrix with, in every row, further pairs of value 0: `share` for each entry (but at most half
-/// of the free places), drawn by counters from the columns without one. @collective
+/// The matrix with, in every row, further pairs of value 0: `share` for each entry (but at most
+/// half of the free places), drawn by counters from the columns without one. @collective
 template <Real R>
 [[nodiscard]] BlockRowCsr<R> with_zeros(const BlockRowCsr<R>& a, double share, std::uint64_t seed);
 

@@ -16,10 +16,10 @@ struct JointOptions {
     Index embedding = 8;            ///< width of h's own embeddings of rows and columns
     Index epochs = 1;               ///< of the network in a round
     Index batch = 1024;
-    Index micro_batches = 0;        ///< 0: default_micro_batches(batch)
+    Index micro_batches = 0;  ///< 0: default_micro_batches(batch)
     OptimizerOptions optimizer{.learning_rate = 2e-3, .schedule = Schedule::constant};
-    double zeros = 1.0;             ///< implicit: pairs without an entry that h sees, per entry
-    double prior_weight = 0.0;      ///< μ; needs features
+    double zeros = 1.0;         ///< implicit: pairs without an entry that h sees, per entry
+    double prior_weight = 0.0;  ///< μ; needs features
     std::vector<Index> prior_hidden{32};  ///< widths of e's hidden layers
 };
 
@@ -34,8 +34,8 @@ struct SideFeatures {
 template <Real R>
 struct JointModel {
     Factors<R> factors;
-    std::optional<Network<R>> network;      ///< h, the same on all ranks; inputs "row", "column"
-    std::optional<Network<R>> row_prior;    ///< e of the rows' features
+    std::optional<Network<R>> network;    ///< h, the same on all ranks; inputs "row", "column"
+    std::optional<Network<R>> row_prior;  ///< e of the rows' features
     std::optional<Network<R>> col_prior;
     double start_objective = 0.0;
 };

@@ -10,7 +10,9 @@ namespace rankfold {
 
 /// The row stride that the kernels below want for k factors: k rounded up to whole vectors of the
 /// widest instruction set, so that one layout serves all.
-[[nodiscard]] constexpr Index padded(Index k) noexcept { return (k + 15) / 16 * 16; }
+[[nodiscard]] constexpr Index padded(Index k) noexcept {
+    return (k + 15) / 16 * 16;
+}
 
 /// Rank-n update of the upper triangle: G ← G + Pᵀ Q, with PᵀQ symmetric (Q = diag(w) P).
 ///

@@ -23,8 +23,7 @@ struct MatrixView {
 
     /// A view of mutable elements is also one of constant elements.
     operator MatrixView<const T>() const  // NOLINT(google-explicit-constructor)
-        requires(!std::is_const_v<T>)
-    {
+        requires(!std::is_const_v<T>) {
         return {data, rows, cols, ld};
     }
 

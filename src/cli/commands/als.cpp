@@ -104,10 +104,9 @@ void run_als(Run& run, const AlsCommand& o) {
                         factors->history.rows.size()));
     if (!factors->history.rows.empty()) {
         run.say(fmt::format("objective {:.6g}{}", factors->history.rows.back()[1],
-                            als_options.implicit
-                                ? ""
-                                : fmt::format(", training RMSE {:.4f}",
-                                              factors->history.rows.back()[2])));
+                            als_options.implicit ? ""
+                                                 : fmt::format(", training RMSE {:.4f}",
+                                                               factors->history.rows.back()[2])));
     }
     run.say("wrote " + o.out);
     run.handover.leave(o.out, factors);

@@ -33,16 +33,15 @@ bool oversubscribed(const Communicator& comm, Index threads) {
 nlohmann::ordered_json bench_json(const BenchResult& r, bool too_many) {
     auto problem = nlohmann::ordered_json::object();
     for (const auto& [name, value] : r.problem) problem[name] = value;
-    nlohmann::ordered_json json{
-        {"bench", r.bench},
-        {"problem", problem},
-        {"seconds",
-         {{"median", r.median()},
-          {"min", std::ranges::min(r.seconds)},
-          {"max", std::ranges::max(r.seconds)}}},
-        {"gflops", r.gflops()},
-        {"sgemm_gflops", r.gemm_gflops},
-        {"share_of_sgemm", nullptr}};
+    nlohmann::ordered_json json{{"bench", r.bench},
+                                {"problem", problem},
+                                {"seconds",
+                                 {{"median", r.median()},
+                                  {"min", std::ranges::min(r.seconds)},
+                                  {"max", std::ranges::max(r.seconds)}}},
+                                {"gflops", r.gflops()},
+                                {"sgemm_gflops", r.gemm_gflops},
+                                {"share_of_sgemm", nullptr}};
     if (!too_many) json["share_of_sgemm"] = r.gflops() / r.gemm_gflops;
     for (const auto& [name, value] : r.extra) json[name] = value;
     return json;
@@ -69,17 +68,18 @@ BenchResult measure(Run& run, const BenchCommand& o) {
 void run_bench(Run& run, const BenchCommand& o) {
     if (!o.json.empty()) run.check_output(o.json, {});
     if (run.common.dry_run) return;
-    const BenchResult r = run.common.precision == "float" ? measure<float>(run, o)
-                                                          : measure<double>(run, o);
+    const BenchResult r =
+        run.common.precision == "float" ? measure<float>(run, o) : measure<double>(run, o);
     const bool too_many = oversubscribed(run.comm, run.common.threads);
     run.result = bench_json(r, too_many);
-    run.say(fmt::format("{}: median {:.4g} s ({:.4g} … {:.4g}) of {} repeats; {:.1f} GF/s, {} of "
-                        "the {:.1f} GF/s that {} ranks' gemm gives in this run",
-                        r.bench, r.median(), std::ranges::min(r.seconds),
-                        std::ranges::max(r.seconds), r.seconds.size(), r.gflops(),
-                        too_many ? std::string("(oversubscribed: no share)")
-                                 : fmt::format("{:.1f} %", 100.0 * r.gflops() / r.gemm_gflops),
-                        r.gemm_gflops, run.comm.size()));
+    run.say(
+        fmt::format("{}: median {:.4g} s ({:.4g} … {:.4g}) of {} repeats; {:.1f} GF/s, {} of "
+                    "the {:.1f} GF/s that {} ranks' gemm gives in this run",
+                    r.bench, r.median(), std::ranges::min(r.seconds), std::ranges::max(r.seconds),
+                    r.seconds.size(), r.gflops(),
+                    too_many ? std::string("(oversubscribed: no share)")
+                             : fmt::format("{:.1f} %", 100.0 * r.gflops() / r.gemm_gflops),
+                    r.gemm_gflops, run.comm.size()));
     run.say(run.result.dump());
     if (!o.json.empty()) write_json(run.comm, o.json, run.result);
 }

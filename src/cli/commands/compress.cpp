@@ -90,7 +90,8 @@ public:
         }
         model_ = load_network<R>(run, o.network);
         if (model_->input == NetworkInput::indices) {
-            throw input_error(o.network, " reads indices of rows and columns; compress takes "
+            throw input_error(o.network,
+                              " reads indices of rows and columns; compress takes "
                               "networks of `rankfold mlp`");
         }
         data_ = load_matrix<R>(run, o.data);
@@ -152,8 +153,7 @@ private:
 
     void fine_tune() {
         TrainOptions train = o_.train;
-        train.optimizer.schedule =
-            o_.schedule == "cosine" ? Schedule::cosine : Schedule::constant;
+        train.optimizer.schedule = o_.schedule == "cosine" ? Schedule::cosine : Schedule::constant;
         train.seed = static_cast<std::uint64_t>(run_.common.seed);
         train.threads = run_.common.threads;
         const Index blocks =
@@ -161,8 +161,8 @@ private:
         const auto network = load_digest();
         with_samples(*model_, *data_, blocks, [&](const auto& samples) {
             Trainer<R> trainer(model_->network, SamplesRef<R>(samples), model_->head, train);
-            trainer.run(steer(run_, o_.loop,
-                              {{"network", network}, {"data", digest_text(data_->digest)}}));
+            trainer.run(
+                steer(run_, o_.loop, {{"network", network}, {"data", digest_text(data_->digest)}}));
         });
         model_->history = run_.history;
     }
@@ -175,12 +175,12 @@ private:
                              "weights", "of dense", "error"));
         auto list = nlohmann::ordered_json::array();
         for (const auto& l : plan) {
-            run_.say(fmt::format("{:<12} {:>12} {:>6} {:>10} {:>9.1f}% {:>10.4f}", l.layer,
-                                 fmt::format("{} x {}", l.out, l.in),
-                                 l.inner == 0 ? "dense" : std::to_string(l.inner), l.weights(),
-                                 100.0 * static_cast<double>(l.weights()) /
-                                     static_cast<double>(l.out * l.in),
-                                 l.relative_error));
+            run_.say(fmt::format(
+                "{:<12} {:>12} {:>6} {:>10} {:>9.1f}% {:>10.4f}", l.layer,
+                fmt::format("{} x {}", l.out, l.in),
+                l.inner == 0 ? "dense" : std::to_string(l.inner), l.weights(),
+                100.0 * static_cast<double>(l.weights()) / static_cast<double>(l.out * l.in),
+                l.relative_error));
             list.push_back({{"layer", l.layer},
                             {"out", l.out},
                             {"in", l.in},

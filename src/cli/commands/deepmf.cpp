@@ -38,20 +38,20 @@ void run_deepmf(Run& run, const DeepMfCommand& o) {
     }
     if (run.common.dry_run) return;
 
-    auto fitted = fit_deep_mf(*a->sparse, options,
-                              steer(run, o.loop, {{"matrix", digest_text(a->digest)}}));
+    auto fitted =
+        fit_deep_mf(*a->sparse, options, steer(run, o.loop, {{"matrix", digest_text(a->digest)}}));
     auto factors = std::make_shared<Factors<R>>(std::move(fitted.factors));
     factors->ids = a->ids;
     factors->options = run.options.dump();
     factors->history = run.history;
-    auto model = std::make_shared<NetworkModel<R>>(NetworkModel<R>{
-        .head = Loss::factorization,
-        .input = NetworkInput::indices,
-        .class_names = {},
-        .network = std::move(fitted.network),
-        .factors = factors,
-        .ids = {},
-        .history = run.history});
+    auto model =
+        std::make_shared<NetworkModel<R>>(NetworkModel<R>{.head = Loss::factorization,
+                                                          .input = NetworkInput::indices,
+                                                          .class_names = {},
+                                                          .network = std::move(fitted.network),
+                                                          .factors = factors,
+                                                          .ids = {},
+                                                          .history = run.history});
     {
         const auto phase = run.comm.ledger().phase("write");
         write_network(run.comm, o.out, *model,
@@ -66,11 +66,11 @@ void run_deepmf(Run& run, const DeepMfCommand& o) {
     }
     run.result["objective"] = objective;
     if (!run.history.rows.empty()) {
-        run.say(fmt::format("{} towers of {} outputs on embeddings of {}: objective {:.6g}, "
-                            "training RMSE {:.4f} after {} epochs",
-                            options.hidden > 0 ? "nonlinear" : "linear", options.k,
-                            options.embedding, run.history.rows.back()[1],
-                            run.history.rows.back()[2], run.history.rows.size()));
+        run.say(fmt::format(
+            "{} towers of {} outputs on embeddings of {}: objective {:.6g}, "
+            "training RMSE {:.4f} after {} epochs",
+            options.hidden > 0 ? "nonlinear" : "linear", options.k, options.embedding,
+            run.history.rows.back()[1], run.history.rows.back()[2], run.history.rows.size()));
     }
     run.say("wrote " + o.out);
     run.handover.leave(o.out, model);

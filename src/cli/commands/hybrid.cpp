@@ -65,8 +65,9 @@ JointOptions resolve(const Run& run, const HybridCommand& o) {
         options.hidden.push_back(value);
     }
     if (options.prior_weight > 0.0 && o.row_features.empty() && o.col_features.empty()) {
-        throw input_error("--prior-weight pulls factors towards what their features say; give "
-                          "--row-features or --col-features");
+        throw input_error(
+            "--prior-weight pulls factors towards what their features say; give "
+            "--row-features or --col-features");
     }
     return options;
 }
@@ -93,14 +94,14 @@ void write_model(Run& run, const HybridCommand& o, JointModel<R>& model,
         run.handover.leave(o.out, factors);
         return;
     }
-    auto whole = std::make_shared<NetworkModel<R>>(
-        NetworkModel<R>{.head = Loss::squared,
-                        .input = NetworkInput::indices,
-                        .class_names = {},
-                        .network = std::move(*model.network),
-                        .factors = factors,
-                        .ids = {},
-                        .history = run.history});
+    auto whole =
+        std::make_shared<NetworkModel<R>>(NetworkModel<R>{.head = Loss::squared,
+                                                          .input = NetworkInput::indices,
+                                                          .class_names = {},
+                                                          .network = std::move(*model.network),
+                                                          .factors = factors,
+                                                          .ids = {},
+                                                          .history = run.history});
     write_network(run.comm, o.out, *whole, provenance);
     TensorList tensors = whole->network.arena().list();
     for (Tensor& tensor : factors->tensors().tensors) tensors.tensors.push_back(tensor);

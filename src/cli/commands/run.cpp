@@ -8,7 +8,10 @@
 
 #include <rankfold/cli/help.hpp>
 #include <rankfold/cli/job.hpp>
+#include <rankfold/cli/loop.hpp>
 #include <rankfold/cli/program.hpp>
+#include <rankfold/cli/report.hpp>
+#include <rankfold/cli/signals.hpp>
 
 namespace rankfold::cli {
 
@@ -17,6 +20,7 @@ namespace {
 struct RunCommand {
     std::string job;
     std::vector<std::string> changes;
+    LoopOptions loop;
 };
 
 /// A text file, read by rank 0 for all. @collective
@@ -64,6 +68,76 @@ nlohmann::ordered_json summarise_seeds(const nlohmann::ordered_json& stages,
     return summary;
 }
 
+/// What a job with --checkpoint remembers of its finished stages: <folder>/done.json.
+class FinishedStages {
+public:
+    /// @collective
+    FinishedStages(const Communicator& comm, const LoopOptions& options)
+        : comm_{comm}, file_{options.checkpoint.empty() ? "" : options.checkpoint + "/done.json"} {
+        if (file_.empty()) return;
+        comm_.agree([&] {
+            std::error_code failed;
+            if (comm_.is_root()) std::filesystem::create_directories(options.checkpoint, failed);
+            if (failed) {
+                throw Error(Fault::system, concat("the folder ", options.checkpoint,
+                                                  " could not be made: ", failed.message()));
+            }
+        });
+        std::string text;
+        if (options.resume && comm_.is_root() && std::filesystem::exists(file_)) {
+            std::ifstream in(file_);
+            text.assign(std::istreambuf_iterator<char>(in), {});
+        }
+        comm_.broadcast(text);
+        const auto found = nlohmann::ordered_json::parse(text, nullptr, false);
+        if (found.is_array()) done_ = found;
+    }
+
+    /// The report of this stage if it was finished with the same arguments, else null.
+    [[nodiscard]] nlohmann::ordered_json find(const StageRun& stage) const {
+        for (const auto& entry : done_) {
+            if (entry["name"] == stage.name && entry["arguments"] == significant(stage)) {
+                return entry["report"];
+            }
+        }
+        return nullptr;
+    }
+
+    /// @collective
+    void add(const StageRun& stage, const nlohmann::ordered_json& report) {
+        if (file_.empty()) return;
+        done_.push_back(
+            {{"name", stage.name}, {"arguments", significant(stage)}, {"report", report}});
+        write_json(comm_, file_, done_);
+    }
+
+private:
+    /// The arguments without those that may differ when a job goes on.
+    static std::vector<std::string> significant(const StageRun& stage) {
+        std::vector<std::string> arguments;
+        for (const auto& a : stage.arguments) {
+            const bool free = a == "--resume" || a == "--force" || a == "--quiet" ||
+                              a.starts_with("--threads=") || a.starts_with("--checkpoint=") ||
+                              a.starts_with("--every=");
+            if (!free) arguments.push_back(a);
+        }
+        return arguments;
+    }
+
+    const Communicator& comm_;
+    std::string file_;
+    nlohmann::ordered_json done_ = nlohmann::ordered_json::array();
+};
+
+/// Ends the job between two stages if any rank was asked to stop. @collective
+void stop_if_asked(const Communicator& comm, const LoopOptions& options, const StageRun& next) {
+    if (options.checkpoint.empty() || comm.all_agree(!stop_requested())) return;
+    throw Error(Fault::stopped,
+                "stopped on request before stage " + next.name +
+                    "; submit the same command with --resume to go on",
+                true);
+}
+
 void run_job(Run& run, const RunCommand& o) {
     const std::string text = read_text(run.comm, o.job);
     std::vector<std::string> common{"--precision=" + run.common.precision,
@@ -71,6 +145,15 @@ void run_job(Run& run, const RunCommand& o) {
                                     fmt::format("--threads={}", run.common.threads)};
     if (run.common.force) common.emplace_back("--force");
     if (run.common.quiet) common.emplace_back("--quiet");
+    if (!o.loop.checkpoint.empty()) {
+        common.push_back("--checkpoint=" + o.loop.checkpoint + "/@stage");
+        common.push_back("--every=" + o.loop.every);
+    }
+    if (o.loop.resume) {  // what a killed stage has written is this job's own
+        if (o.loop.checkpoint.empty()) throw input_error("--resume needs --checkpoint DIR");
+        common.emplace_back("--resume");
+        common.emplace_back("--force");
+    }
     std::string folder;
     const std::vector<StageRun> stages = plan_job(text, o.job, o.changes, common, folder);
     if (run.common.dry_run) return;
@@ -78,23 +161,32 @@ void run_job(Run& run, const RunCommand& o) {
         std::error_code failed;
         if (run.comm.is_root()) std::filesystem::create_directories(folder, failed);
         if (failed) {
-            throw Error(Fault::system, concat("the folder ", folder, " could not be made: ",
-                                              failed.message()));
+            throw Error(Fault::system,
+                        concat("the folder ", folder, " could not be made: ", failed.message()));
         }
     });
 
+    FinishedStages finished(run.comm, o.loop);
+    if (!o.loop.checkpoint.empty()) catch_stop_signals();
     run.handover.enabled = true;
     const double start = monotonic_seconds();
     auto reports = nlohmann::ordered_json::array();
     for (std::size_t at = 0; at < stages.size(); ++at) {
         const StageRun& stage = stages[at];
+        if (auto report = finished.find(stage); !report.is_null()) {
+            run.say(fmt::format("\n== {} ({} of {}): finished by an earlier run", stage.name,
+                                at + 1, stages.size()));
+            reports.push_back(std::move(report));
+            continue;
+        }
+        stop_if_asked(run.comm, o.loop, stage);
         run.say(fmt::format("\n== {} ({} of {})", stage.name, at + 1, stages.size()));
         run.comm.ledger().restart();
         StageOutcome outcome;
-        run_command(run.comm, run.handover, command_named(stage.command), stage.arguments,
-                    outcome);
+        run_command(run.comm, run.handover, command_named(stage.command), stage.arguments, outcome);
         nlohmann::ordered_json report{{"name", stage.name}, {"stage", stage.stage}};
         report.update(outcome.report);
+        finished.add(stage, report);
         reports.push_back(std::move(report));
         run.handover.forget_unless([&](const std::string& file) {
             for (std::size_t later = at + 1; later < stages.size(); ++later) {
@@ -139,6 +231,7 @@ Action declare_run(Options& options) {
     options.positional("job", o->job,
                        "Job file (TOML), or after --example the name of a built-in one");
     options.add("set", o->changes, "Change options of the job: stage.option=value");
+    o->loop.declare(options);
     auto example = std::make_shared<bool>(false);
     options.add("example", *example, "Print the built-in job of this name, and stop");
     options.examples(

@@ -8,9 +8,9 @@
 
 namespace rankfold::cli {
 
-/// Calls use(samples) with what a network of this kind learns from the matrix: its rows (or those of
-/// the factors) with labels or entries as targets, or its entries. The samples live as long as the
-/// call; `use` must be collective.
+/// Calls use(samples) with what a network of this kind learns from the matrix: its rows (or those
+/// of the factors) with labels or entries as targets, or its entries. The samples live as long as
+/// the call; `use` must be collective.
 ///
 /// @param blocks  micro-batches
 /// @collective @throws Error (Fault::input), agreed: no samples, a label out of range
@@ -33,8 +33,7 @@ void with_samples(const NetworkModel<R>& model, const MatrixData<R>& a, Index bl
     const BlockRows<R> features = model.input == NetworkInput::reconstruction
                                       ? score_product(*model.factors).rows
                                       : row_features(*model.factors);
-    BlockRows<R> rows =
-        take_rows(features, a.layout(), rows_in_factors(a, *model.factors));
+    BlockRows<R> rows = take_rows(features, a.layout(), rows_in_factors(a, *model.factors));
     if (model.head != Loss::squared) {
         of_rows(rows);
         return;
