@@ -133,4 +133,14 @@ TEST_F(Popularity, OrdersColumnsByCountThenIndex) {
     EXPECT_GT(scores(0, 2), scores(0, 3));
 }
 
+TEST_F(Popularity, ADenseTrainingPartHasAllEntriesOfEveryColumn) {
+    const auto train = dense_of<double>(comm, small_layout(comm, 10), 3,
+                                        [](Index i, Index j) { return double(i - 2 * j); });
+    const TrainingSummary summary = summarize(train);
+    EXPECT_EQ(summary.col_counts, (std::vector<Index>{10, 10, 10}));
+    EXPECT_DOUBLE_EQ(summary.mean, 2.5);
+    EXPECT_EQ(summary.least, -4.0);
+    EXPECT_EQ(summary.greatest, 9.0);
+}
+
 }  // namespace rankfold::test

@@ -203,9 +203,6 @@ void run_recommend(Run& run, const RecommendCommand& o) {
     const auto train = load_matrix<R>(run, o.train);
     if (!train->sparse) throw input_error(o.train, " is dense: it has no unseen entries");
     const Model<R> model(run, o.model, train, nullptr);
-    if (model.classifies()) {
-        throw input_error(o.model, " tells the classes of rows, not columns to recommend");
-    }
     const std::vector<Index> order = wanted_rows(run.comm, o, model);
     if (run.common.dry_run) return;
 

@@ -80,7 +80,9 @@ struct Model<R>::Impl {
         if (needs_data(*network)) {
             data = network->head == Loss::classes ? std::move(labelled) : std::move(seen);
             if (!data) {
-                throw input_error(path, " reads rows of a matrix; give --train FILE");
+                throw input_error(path, network->head == Loss::classes
+                                            ? " tells the classes of rows; it ranks no columns"
+                                            : " reads rows of a matrix; give --train FILE");
             }
             ids = data->ids;
         } else {
