@@ -37,8 +37,7 @@ struct Sample {
         options.add("unobserved-weight", alpha0, "α0", Accept::above(0));
     }
     std::string refuse(const std::vector<std::string>& arguments) {
-        return expect_error(Fault::input,
-                            [&] { static_cast<void>(options.parse(arguments)); });
+        return expect_error(Fault::input, [&] { static_cast<void>(options.parse(arguments)); });
     }
 };
 
@@ -68,24 +67,23 @@ TEST(OptionTable, ParsesEveryKindAndKeepsDefaults) {
 
 TEST(OptionTable, NamesTheNearestOptionForAnUnknownOne) {
     Sample s;
-    EXPECT_NE(s.refuse({"a.h5", "--factor", "8"}).find("did you mean factors?"),
-              std::string::npos);
+    EXPECT_NE(s.refuse({"a.h5", "--factor", "8"}).find("did you mean factors?"), std::string::npos);
     EXPECT_NE(s.refuse({"a.h5", "--lamda=8"}).find("did you mean lambda?"), std::string::npos);
     EXPECT_EQ(s.refuse({"a.h5", "--zzzzzz=8"}).find("did you mean"), std::string::npos);
 }
 
 TEST(OptionTable, RefusesValuesThatDoNotFit) {
-    for (const std::vector<std::string>& bad : std::vector<std::vector<std::string>>{
-             {"a.h5", "--factors", "0"},
-             {"a.h5", "--factors", "many"},
-             {"a.h5", "--factors", "2.5"},
-             {"a.h5", "--lambda", "-1"},
-             {"a.h5", "--lambda", "nan"},
-             {"a.h5", "--solver", "magic"},
-             {"a.h5", "--hidden", "3,0"},
-             {"a.h5", "--unobserved-weight", "0"},
-             {"a.h5", "b.h5"},
-             {}}) {
+    for (const std::vector<std::string>& bad :
+         std::vector<std::vector<std::string>>{{"a.h5", "--factors", "0"},
+                                               {"a.h5", "--factors", "many"},
+                                               {"a.h5", "--factors", "2.5"},
+                                               {"a.h5", "--lambda", "-1"},
+                                               {"a.h5", "--lambda", "nan"},
+                                               {"a.h5", "--solver", "magic"},
+                                               {"a.h5", "--hidden", "3,0"},
+                                               {"a.h5", "--unobserved-weight", "0"},
+                                               {"a.h5", "b.h5"},
+                                               {}}) {
         Sample s;
         EXPECT_FALSE(s.refuse(bad).empty());
     }

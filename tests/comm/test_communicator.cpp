@@ -67,8 +67,7 @@ TEST_P(Collectives, AllToAllSendsEachPartToItsRank) {
         send.insert(send.end(), static_cast<std::size_t>(q + 1), 100 * comm.rank() + q);
     }
     std::vector<Index> received_counts;
-    const auto received =
-        comm.all_to_all(std::span<const int>(send), counts, &received_counts);
+    const auto received = comm.all_to_all(std::span<const int>(send), counts, &received_counts);
     std::size_t at = 0;
     for (int q = 0; q < comm.size(); ++q) {
         EXPECT_EQ(received_counts[static_cast<std::size_t>(q)], comm.rank() + 1);
@@ -82,12 +81,13 @@ TEST_P(Collectives, ExchangesThatOverlapKeepTheirMessagesApart) {
     std::vector<float> b(ones.size() * 50, float(comm.rank() + 1000));
     std::vector<float> from_a(a.size());
     std::vector<float> from_b(b.size());
-    auto first = comm.start_all_to_all(std::span<const float>(a), ones, std::span<float>(from_a),
-                                       ones);
-    auto second = comm.start_all_to_all(std::span<const float>(b), ones, std::span<float>(from_b),
-                                        ones);
+    auto first =
+        comm.start_all_to_all(std::span<const float>(a), ones, std::span<float>(from_a), ones);
+    auto second =
+        comm.start_all_to_all(std::span<const float>(b), ones, std::span<float>(from_b), ones);
     second.wait();
-    while (!first.test()) {}
+    while (!first.test()) {
+    }
     for (std::size_t i = 0; i < a.size(); ++i) {
         EXPECT_EQ(from_a[i], float(i / 50));
         EXPECT_EQ(from_b[i], float(i / 50 + 1000));

@@ -13,7 +13,8 @@ namespace rankfold::test {
 TEST(Philox, DrawsDependOnSeedStreamAndBothCounters) {
     const Philox a(1, Stream::split);
     std::set<std::uint64_t> seen{a.bits(5, 6), Philox(2, Stream::split).bits(5, 6),
-                                 Philox(1, Stream::negatives).bits(5, 6), a.bits(6, 5), a.bits(5, 7)};
+                                 Philox(1, Stream::negatives).bits(5, 6), a.bits(6, 5),
+                                 a.bits(5, 7)};
     EXPECT_EQ(seen.size(), 5U);
     EXPECT_EQ(a.bits(5, 6), Philox(1, Stream::split).bits(5, 6));
 }

@@ -69,8 +69,8 @@ NaiveResult naive_als(const NaiveMatrix& a, const AlsOptions& options, double me
     const Philox random(options.seed, Stream::col_factors);
     for (Index j = 0; j < r.y.rows(); ++j) {
         for (Index f = 0; f < options.k; ++f) {
-            r.y(j, f) = static_cast<double>(
-                static_cast<R>(options.start_deviation * random.normal(j, f)));
+            r.y(j, f) =
+                static_cast<double>(static_cast<R>(options.start_deviation * random.normal(j, f)));
         }
     }
     for (Index s = 0; s < options.sweeps; ++s) {

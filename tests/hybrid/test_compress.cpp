@@ -83,8 +83,7 @@ TEST_F(Compress, FactoredLayersComputeAlmostTheSame) {
 
 TEST_F(Compress, AllocationSpendsTheBudgetWhereItExplainsMost) {
     const std::vector<std::pair<Index, Index>> shapes{{100, 100}, {100, 100}, {4, 3}};
-    const std::vector<std::vector<double>> spectra{
-        {10, 1, 0.1, 0.01}, {10, 9, 8, 7}, {1, 1, 1}};
+    const std::vector<std::vector<double>> spectra{{10, 1, 0.1, 0.01}, {10, 9, 8, 7}, {1, 1, 1}};
     const auto inner = allocate_ranks(shapes, spectra, 5 * 200 + 12);
     EXPECT_EQ(inner, (std::vector<Index>{1, 4, 0}));  // 4 x 3 cannot get smaller: it stays dense
     const std::string message = expect_error(

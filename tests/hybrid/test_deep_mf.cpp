@@ -9,8 +9,7 @@ class DeepMf : public MpiTest {};
 
 TEST_F(DeepMf, LinearTowersReachTheObjectiveOfAls) {
     const auto a = small_ratings<double>(comm);
-    const auto reference =
-        als(a, AlsOptions{.k = 4, .sweeps = 200, .lambda = 0.3}, Steering{});
+    const auto reference = als(a, AlsOptions{.k = 4, .sweeps = 200, .lambda = 0.3}, Steering{});
     DeepMfOptions o{.k = 4, .embedding = 8, .lambda = 0.3};
     o.train.epochs = 300;
     o.train.batch = 128;

@@ -98,8 +98,8 @@ TEST_F(Joint, ObjectiveIsTheDefinitionOverAllPairs) {
             ws.indices[0][0] = row;
             ws.indices[1][0] = col;
             network.forward(ws);
-            double error = rows.row_values(i)[e] - model.factors.global_mean -
-                           network.output(ws)(0, 0);
+            double error =
+                rows.row_values(i)[e] - model.factors.global_mean - network.output(ws)(0, 0);
             for (Index f = 0; f < o.als.k; ++f) error -= x(row, f) * y(col, f);
             sum += error * error;
             for (Index f = 0; f < o.als.k; ++f) {

@@ -109,7 +109,8 @@ TYPED_TEST(RowKernels, SpdSolveSolves) {
         EXPECT_EQ(spd_solve<T>(av, x, T{0}), -1);
         for (Index i = 0; i < k; ++i) {
             double residual = -double(b[static_cast<std::size_t>(i)]);
-            for (Index j = 0; j < k; ++j) residual += full(i, j) * double(x[static_cast<std::size_t>(j)]);
+            for (Index j = 0; j < k; ++j)
+                residual += full(i, j) * double(x[static_cast<std::size_t>(j)]);
             EXPECT_NEAR(residual, 0.0, 100.0 * this->eps * double(k)) << k;
         }
     }
