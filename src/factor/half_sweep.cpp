@@ -80,6 +80,9 @@ template <Real R>
 RowData<R> SparseSide<R>::row(Index local, const SideExtras<R>& extras) const {
     const CsrView<R> rows = a_.local().view();
     RowData<R> row{.cols = rows.row_cols(local), .values = rows.row_values(local)};
+    const Index end = rows.row_ptr[local + 1];
+    row.following =
+        std::span<const ColIndex>(a_.local().col_idx).subspan(static_cast<std::size_t>(end));
     row.count = extras.counts.empty() ? rows.row_nnz(local)
                                       : extras.counts[static_cast<std::size_t>(local)];
     if (!extras.targets.empty()) {

@@ -43,6 +43,16 @@ double half_sweep_flops(Index nnz, Index rows, Index k) {
            static_cast<double>(rows) * kd * kd * kd / 3.0;
 }
 
+namespace {
+
+/// The columns after the first `done` entries of a row: in the row itself, or else behind it.
+template <Real R>
+std::span<const ColIndex> upcoming(const RowData<R>& row, std::size_t done) {
+    return done < row.cols.size() ? row.cols.subspan(done) : row.following;
+}
+
+}  // namespace
+
 template <Real R>
 RowSolver<R>::RowSolver(Index k)
     : k_{k},
@@ -87,8 +97,8 @@ bool RowSolver<R>::solve(const RowProblem& problem, const RowData<R>& row, Matri
         const MatrixView<R> p{plain_.view().data, static_cast<Index>(n), k_, plain_.cols()};
         const MatrixView<R> q{scaled_.view().data, static_cast<Index>(n), k_, scaled_.cols()};
         const auto w = weighted ? std::span<const R>(weights_).first(n) : std::span<const R>();
-        gather_panel<R>(y, cols.subspan(done, n), w, std::span<const R>(targets_).first(n), p, q,
-                        x);
+        gather_panel<R>(y, cols.subspan(done, n), upcoming(row, done + n), w,
+                        std::span<const R>(targets_).first(n), p, q, x);
         rank_update_upper<R>(p, weighted ? q : p, normal);
         done += n;
     }

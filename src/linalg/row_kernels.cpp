@@ -5,6 +5,9 @@
 
 #include <hwy/cache_control.h>
 
+// One instruction set of each generation is enough, and halves the time to compile this.
+#define HWY_DISABLED_TARGETS (HWY_SSSE3 | HWY_SSE4 | HWY_AVX3_DL)
+
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "row_kernels.cpp"
 #include <hwy/foreach_target.h>  // must come before highway.h
@@ -164,18 +167,24 @@ R dot_impl(const R* HWY_RESTRICT a, const R* HWY_RESTRICT b, Index n) {
 }
 
 template <class R>
-void gather_panel_impl(MatrixView<const R> y, const ColIndex* idx, Index n, const R* w, const R* b,
-                       MatrixView<R> p, MatrixView<R> q, R* rhs) {
+HWY_INLINE void prefetch_row(MatrixView<const R> y, ColIndex row) {
+    const R* from = y.data + row * y.ld;
+    for (Index c = 0; c < y.cols; c += 64 / Index{sizeof(R)}) hwy::Prefetch(from + c);
+}
+
+template <class R>
+void gather_panel_impl(MatrixView<const R> y, std::span<const ColIndex> idx,
+                       std::span<const ColIndex> upcoming, const R* w, const R* b, MatrixView<R> p,
+                       MatrixView<R> q, R* rhs) {
     const Tag<R> d;
     const Index k = y.cols;
     const Index lanes = static_cast<Index>(hn::Lanes(d));
-    constexpr Index ahead = 8;  // rows arrive from memory while others are copied
+    const Index n = static_cast<Index>(idx.size());
     for (Index e = 0; e < n; ++e) {
-        if (e + ahead < n) {
-            const R* next = y.data + idx[e + ahead] * y.ld;
-            for (Index c = 0; c < k; c += 64 / Index{sizeof(R)}) hwy::Prefetch(next + c);
+        if (e < static_cast<Index>(upcoming.size())) {
+            prefetch_row(y, upcoming[static_cast<std::size_t>(e)]);
         }
-        const R* HWY_RESTRICT from = y.data + idx[e] * y.ld;
+        const R* HWY_RESTRICT from = y.data + idx[static_cast<std::size_t>(e)] * y.ld;
         R* HWY_RESTRICT to = p.data + e * p.ld;
         R* HWY_RESTRICT scaled = w == nullptr ? nullptr : q.data + e * q.ld;
         const R weight = w == nullptr ? R{1} : w[e];
@@ -198,10 +207,7 @@ template <class R>
 void gather_dots_impl(MatrixView<const R> y, const ColIndex* idx, Index n, const R* x, R* out) {
     constexpr Index ahead = 8;
     for (Index e = 0; e < n; ++e) {
-        if (e + ahead < n) {
-            const R* next = y.data + idx[e + ahead] * y.ld;
-            for (Index c = 0; c < y.cols; c += 64 / Index{sizeof(R)}) hwy::Prefetch(next + c);
-        }
+        if (e + ahead < n) prefetch_row(y, idx[e + ahead]);
         out[e] = dot_impl(y.data + idx[e] * y.ld, x, y.cols);
     }
 }
@@ -234,23 +240,24 @@ Index spd_solve_impl(MatrixView<R> a, R* x, R tiny) {
     return -1;
 }
 
-#define RANKFOLD_KERNELS(R, suffix)                                                             \
-    void rank_update_##suffix(MatrixView<const R> p, MatrixView<const R> q, MatrixView<R> g) {  \
-        rank_update<R>(p, q, g);                                                                \
-    }                                                                                           \
-    void gather_panel_##suffix(MatrixView<const R> y, const ColIndex* idx, Index n, const R* w, \
-                               const R* b, MatrixView<R> p, MatrixView<R> q, R* rhs) {          \
-        gather_panel_impl<R>(y, idx, n, w, b, p, q, rhs);                                       \
-    }                                                                                           \
-    void gather_dots_##suffix(MatrixView<const R> y, const ColIndex* idx, Index n, const R* x,  \
-                              R* out) {                                                         \
-        gather_dots_impl<R>(y, idx, n, x, out);                                                 \
-    }                                                                                           \
-    Index spd_solve_##suffix(MatrixView<R> a, R* x, R tiny) {                                   \
-        return spd_solve_impl<R>(a, x, tiny);                                                   \
-    }                                                                                           \
-    R dot_##suffix(const R* a, const R* b, Index n) {                                           \
-        return dot_impl<R>(a, b, n);                                                            \
+#define RANKFOLD_KERNELS(R, suffix)                                                            \
+    void rank_update_##suffix(MatrixView<const R> p, MatrixView<const R> q, MatrixView<R> g) { \
+        rank_update<R>(p, q, g);                                                               \
+    }                                                                                          \
+    void gather_panel_##suffix(MatrixView<const R> y, std::span<const ColIndex> idx,           \
+                               std::span<const ColIndex> upcoming, const R* w, const R* b,     \
+                               MatrixView<R> p, MatrixView<R> q, R* rhs) {                     \
+        gather_panel_impl<R>(y, idx, upcoming, w, b, p, q, rhs);                               \
+    }                                                                                          \
+    void gather_dots_##suffix(MatrixView<const R> y, const ColIndex* idx, Index n, const R* x, \
+                              R* out) {                                                        \
+        gather_dots_impl<R>(y, idx, n, x, out);                                                \
+    }                                                                                          \
+    Index spd_solve_##suffix(MatrixView<R> a, R* x, R tiny) {                                  \
+        return spd_solve_impl<R>(a, x, tiny);                                                  \
+    }                                                                                          \
+    R dot_##suffix(const R* a, const R* b, Index n) {                                          \
+        return dot_impl<R>(a, b, n);                                                           \
     }
 RANKFOLD_KERNELS(float, f)
 RANKFOLD_KERNELS(double, d)
@@ -273,11 +280,11 @@ namespace rankfold {
         HWY_DYNAMIC_DISPATCH(rank_update_##suffix)(p, q, g);                                      \
     }                                                                                             \
     template <>                                                                                   \
-    void gather_panel(MatrixView<const R> y, std::span<const ColIndex> idx, std::span<const R> w, \
+    void gather_panel(MatrixView<const R> y, std::span<const ColIndex> idx,                       \
+                      std::span<const ColIndex> upcoming, std::span<const R> w,                   \
                       std::span<const R> b, MatrixView<R> p, MatrixView<R> q, std::span<R> rhs) { \
         HWY_DYNAMIC_DISPATCH(gather_panel_##suffix)                                               \
-        (y, idx.data(), static_cast<Index>(idx.size()), w.empty() ? nullptr : w.data(), b.data(), \
-         p, q, rhs.data());                                                                       \
+        (y, idx, upcoming, w.empty() ? nullptr : w.data(), b.data(), p, q, rhs.data());           \
     }                                                                                             \
     template <>                                                                                   \
     void gather_dots(MatrixView<const R> y, std::span<const ColIndex> idx, std::span<const R> x,  \

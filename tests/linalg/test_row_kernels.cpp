@@ -71,7 +71,7 @@ TYPED_TEST(RowKernels, GatherCopiesScalesAndAddsTheRightHandSide) {
         DenseMatrix<T> p(11, padded(k));
         DenseMatrix<T> q(11, padded(k));
         std::vector<T> rhs(static_cast<std::size_t>(k), T{2});
-        gather_panel<T>(y.view(), idx, w, b, p.view(), q.view(), rhs);
+        gather_panel<T>(y.view(), idx, idx, w, b, p.view(), q.view(), rhs);
         for (Index f = 0; f < k; ++f) {
             double sum = 2.0;
             for (std::size_t e = 0; e < idx.size(); ++e) {

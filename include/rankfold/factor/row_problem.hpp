@@ -65,6 +65,8 @@ struct RowData {
     std::span<const R> targets{};  ///< b entry by entry; empty: from the values
     std::span<const R> prior{};    ///< p_i, k elements; empty: none
     Index count = 0;               ///< n_i
+    /// Columns of the entries that follow in later rows: fetched ahead. May be empty.
+    std::span<const ColIndex> following{};
 };
 
 /// Solves row problems one after the other in storage that is allocated once. One per thread.

@@ -27,11 +27,14 @@ void rank_update_upper(MatrixView<const R> p, MatrixView<const R> q, MatrixView<
 ///     P[e, :] = Y[idx[e], :],   Q[e, :] = w[e] P[e, :],   rhs += Σ_e b[e] Y[idx[e], :]
 ///
 /// @param y    any number of rows x k
+/// @param upcoming  rows that will be gathered after these: they are fetched into the cache while
+///                  the processor works on this panel; may be empty
 /// @param w, b as many as idx; an empty w leaves Q alone
 /// @param p, q at least idx.size() rows x k, ld >= padded(k); columns from k on are left alone
 template <Real R>
-void gather_panel(MatrixView<const R> y, std::span<const ColIndex> idx, std::span<const R> w,
-                  std::span<const R> b, MatrixView<R> p, MatrixView<R> q, std::span<R> rhs);
+void gather_panel(MatrixView<const R> y, std::span<const ColIndex> idx,
+                  std::span<const ColIndex> upcoming, std::span<const R> w, std::span<const R> b,
+                  MatrixView<R> p, MatrixView<R> q, std::span<R> rhs);
 
 /// out[e] = x · Y[idx[e], :]
 template <Real R>
