@@ -4,6 +4,7 @@
 
 #include <rankfold/comm/reproducible_sum.hpp>
 #include <rankfold/core/random.hpp>
+#include <rankfold/factor/biases.hpp>
 #include <rankfold/factor/half_sweep.hpp>
 
 namespace rankfold {
@@ -133,13 +134,22 @@ Factors<R> als(const BlockRowCsr<R>& a, const AlsOptions& options, const Steerin
         const auto phase = a.comm().ledger().phase("transpose");
         transposed = transpose(a);
     }
+    if (!options.implicit && options.centering == Centering::biases) {
+        Biases<R> biases = fit_biases(a, transposed, mean, options.bias_damping);
+        const BlockRowCsr<R> rest = subtract(a, biases);
+        Factors<R> factors = alternate<R, SparseSide>(
+            rest, transpose(rest), static_cast<double>(a.nnz()), mean, options, steering);
+        factors.row_bias = std::move(biases.rows);
+        factors.col_bias = std::move(biases.cols);
+        return factors;
+    }
     return alternate<R, SparseSide>(a, transposed, static_cast<double>(a.nnz()), mean, options,
                                     steering);
 }
 
 template <Real R>
 Factors<R> als(const BlockRows<R>& a, const AlsOptions& options, const Steering& steering) {
-    RANKFOLD_EXPECT(!options.implicit);
+    RANKFOLD_EXPECT(!options.implicit && options.centering != Centering::biases);
     const Index entries = a.rows() * a.cols();
     double mean = 0.0;
     if (options.centering == Centering::mean) {

@@ -113,6 +113,33 @@ double score_difference(const Factors<R>& factors, const NaiveResult& expected) 
     return difference / largest;
 }
 
+/// Biases as fit_biases defines them, on the dense matrix with its mask.
+struct NaiveBiases {
+    std::vector<double> rows, cols;
+};
+
+NaiveBiases naive_biases(const NaiveMatrix& a, double mean, double damping) {
+    const auto m = static_cast<std::size_t>(a.value.rows());
+    const auto n = static_cast<std::size_t>(a.value.cols());
+    NaiveBiases b{std::vector<double>(m, 0.0), std::vector<double>(n, 0.0)};
+    for (int step = 0; step < 20; ++step) {
+        const bool cols = step % 2 == 0;
+        for (std::size_t i = 0; i < (cols ? n : m); ++i) {
+            double sum = 0.0;
+            double count = 0.0;
+            for (std::size_t j = 0; j < (cols ? m : n); ++j) {
+                const auto row = static_cast<Index>(cols ? j : i);
+                const auto col = static_cast<Index>(cols ? i : j);
+                if (a.given(row, col) == 0.0) continue;
+                sum += a.value(row, col) - mean - (cols ? b.rows : b.cols)[j];
+                count += 1.0;
+            }
+            (cols ? b.cols : b.rows)[i] = count == 0.0 ? 0.0 : sum / (count + damping);
+        }
+    }
+    return b;
+}
+
 }  // namespace
 
 template <class R>
@@ -185,8 +212,9 @@ TYPED_TEST(Als, HasTheSameDigestOnAnyRankAndThreadCount) {
     const auto a = small_matrix(70, 45, 0.3, true);
     Ledger alone_ledger;
     const Communicator alone(MPI_COMM_SELF, alone_ledger);
-    for (const bool implicit : {false, true}) {
-        AlsOptions options{.k = 7, .sweeps = 2, .implicit = implicit};
+    for (const auto& [implicit, centering] :
+         {std::pair{false, Centering::mean}, {false, Centering::biases}, {true, Centering::mean}}) {
+        AlsOptions options{.k = 7, .sweeps = 2, .implicit = implicit, .centering = centering};
         auto one = als(distribute<R>(alone, a), options, Steering{});
         options.threads = 2;
         auto many = als(distribute<R>(this->comm, a), options, Steering{});
@@ -199,6 +227,27 @@ TYPED_TEST(Als, HasTheSameDigestOnAnyRankAndThreadCount) {
     auto many = als(distribute_dense<R>(this->comm, full), options, Steering{});
     EXPECT_EQ(digest(alone, one.tensors()), digest(this->comm, many.tensors()));
     EXPECT_EQ(one.history.rows, many.history.rows);
+}
+
+TYPED_TEST(Als, FactorisesWhatBiasesLeave) {
+    using R = TypeParam;
+    auto a = small_matrix(70, 45, 0.3, true);
+    AlsOptions options{.k = 4, .sweeps = 3, .centering = Centering::biases};
+    const auto factors = als(distribute<R>(this->comm, a), options, Steering{});
+    const double mean = mean_of(a);
+    const auto expected = naive_biases(a, mean, options.bias_damping);
+    const auto rows = gather_all(*factors.row_bias);
+    const auto cols = gather_all(*factors.col_bias);
+    for (Index i = 0; i < rows.rows(); ++i) {
+        EXPECT_NEAR(double(rows(i, 0)), expected.rows[static_cast<std::size_t>(i)],
+                    this->tolerance);
+        for (Index j = 0; j < cols.rows(); ++j) {
+            if (a.given(i, j) == 0.0) continue;
+            a.value(i, j) -= expected.rows[static_cast<std::size_t>(i)] +
+                             expected.cols[static_cast<std::size_t>(j)];
+        }
+    }
+    EXPECT_LT(score_difference(factors, naive_als<R>(a, options, mean)), this->tolerance);
 }
 
 TYPED_TEST(Als, WorksWithMoreRanksThanRowsAndMoreFactorsThanColumns) {

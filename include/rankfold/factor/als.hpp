@@ -10,7 +10,7 @@
 namespace rankfold {
 
 /// What is subtracted from explicit values before they are factorised.
-enum class Centering { mean, none };
+enum class Centering { mean, biases, none };
 
 struct AlsOptions {
     Index k = 64;                               ///< number of factors
@@ -21,6 +21,7 @@ struct AlsOptions {
     double alpha = 40.0;                        ///< implicit: confidence is 1 + α v
     std::optional<double> unobserved_weight{};  ///< implicit: α0 of Rendle's form
     Centering centering = Centering::mean;      ///< explicit only
+    double bias_damping = 5.0;                  ///< entries that a bias of 0 counts as
     double start_deviation = 0.1;               ///< of the normal start values of the columns
     std::uint64_t seed = 1;
     Index threads = 1;  ///< per rank; any number gives the same bits
@@ -31,10 +32,11 @@ struct AlsOptions {
 ///     explicit   Σ_Ω (a − μ − x·y)²  +  λ Σ n_i^ν ‖x_i‖² + λ Σ n_j^ν ‖y_j‖²
 ///     implicit   see RowProblem::implicit and RowProblem::implicit_unobserved
 ///
-/// where Ω are the stored entries and μ their mean (0 without centring), exactly in X with Y fixed
-/// and then in Y with X fixed, `sweeps` times: the objective never rises. Rows and columns without
-/// entries get zero factors, so they are predicted by μ. After each sweep `steering` sees the
-/// objective and, for explicit values, the training RMSE.
+/// where Ω are the stored entries and μ their mean (0 without centring; with Centering::biases the
+/// values are a − b_i − c_j instead, see fit_biases, and the factors hold b and c), exactly in X
+/// with Y fixed and then in Y with X fixed, `sweeps` times: the objective never rises. Rows and
+/// columns without entries get zero factors, so they are predicted by μ. After each sweep
+/// `steering` sees the objective and, for explicit values, the training RMSE.
 ///
 /// X is laid out like the rows of `a`, Y like those of its transpose. The fixed side's rows reach
 /// the other ranks through a RowExchange.

@@ -47,6 +47,9 @@ void check_problem(const MatrixData<R>& a, const AlsOptions& als) {
         throw input_error("the entries of ", a.file, " go down to ", least,
                           ", but --implicit takes them as confidences, which are not negative");
     }
+    if (a.dense && !als.implicit && als.centering == Centering::biases) {
+        throw input_error("--centering biases is for sparse matrices, and ", a.file, " is dense");
+    }
     if (a.dense && !als.implicit && als.k > std::min(a.rows(), a.cols())) {
         throw input_error("--factors ", als.k, " is more than the smaller side of the dense ",
                           a.rows(), " x ", a.cols(), " matrix ", a.file,
@@ -66,7 +69,9 @@ void run_als(Run& run, const AlsCommand& o) {
     AlsOptions als_options = o.als;
     als_options.seed = static_cast<std::uint64_t>(run.common.seed);
     als_options.threads = run.common.threads;
-    als_options.centering = o.centering == "mean" ? Centering::mean : Centering::none;
+    als_options.centering = o.centering == "mean"     ? Centering::mean
+                            : o.centering == "biases" ? Centering::biases
+                                                      : Centering::none;
     check_problem(a, als_options);
     if (run.common.dry_run) return;
 
@@ -129,8 +134,13 @@ Action declare_als(Options& options) {
     options.add("unobserved-weight", o->als.unobserved_weight,
                 "Implicit, Rendle's form: weight α0 of the pairs without an entry",
                 Accept::above(0));
-    options.add("centering", o->centering, "Explicit: what is subtracted from the values",
-                Accept::one_of({"mean", "none"}));
+    options.add(
+        "centering", o->centering,
+        "Explicit: what is subtracted from the values: their mean, also the biases of rows and "
+        "columns, or nothing",
+        Accept::one_of({"mean", "biases", "none"}));
+    options.add("bias-damping", o->als.bias_damping,
+                "Entries that a bias of 0 counts as, with --centering biases", Accept::at_least(0));
     options.add("start-deviation", o->als.start_deviation,
                 "Standard deviation of the column factors' start", Accept::above(0));
     o->loop.declare(options);
