@@ -191,7 +191,7 @@ void Options::examples(std::string text) {
 
 bool Options::parse(const std::vector<std::string>& arguments) {
     std::vector<std::string> reversed(arguments.rbegin(), arguments.rend());
-    const std::string where = "rankfold " + parser_->command + ": ";
+    const std::string where = parser_->command + ": ";
     try {
         parser_->app.parse(reversed);
     } catch (const CLI::CallForHelp&) {
@@ -209,8 +209,9 @@ bool Options::parse(const std::vector<std::string>& arguments) {
         }
         word.erase(0, word.find_first_not_of('-'));
         word = word.substr(0, word.find('='));
-        throw input_error(where, "there is no option --", word, did_you_mean(word, names()),
-                          "; see --help");
+        const auto near = nearest(word, names());
+        throw input_error(where, "there is no option --", word,
+                          near ? " (did you mean --" + *near + "?)" : "", "; see --help");
     }
     return true;
 }

@@ -63,7 +63,10 @@ void Run::check_output(const std::string& path, const std::vector<std::string>& 
     comm.agree([&] {
         if (!comm.is_root()) return;
         namespace fs = std::filesystem;
-        if (path.empty()) throw input_error("rankfold ", command, ": --out is missing; see --help");
+        if (path.empty()) {
+            throw input_error(command, ": ", command == "split" ? "--prefix" : "--out",
+                              " is missing; see --help");
+        }
         const fs::path target(path);
         const fs::path folder = target.has_parent_path() ? target.parent_path() : fs::path(".");
         std::error_code ignored;

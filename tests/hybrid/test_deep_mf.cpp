@@ -9,10 +9,10 @@ class DeepMf : public MpiTest {};
 
 TEST_F(DeepMf, LinearTowersReachTheObjectiveOfAls) {
     const auto a = small_ratings<double>(comm);
-    const auto reference = als(a, AlsOptions{.k = 4, .sweeps = 200, .lambda = 0.3}, Steering{});
-    DeepMfOptions o{.k = 4, .embedding = 8, .lambda = 0.3};
-    o.train.epochs = 300;
-    o.train.batch = 128;
+    const auto reference = als(a, AlsOptions{.k = 3, .sweeps = 200, .lambda = 0.1}, Steering{});
+    DeepMfOptions o{.k = 3, .embedding = 6, .lambda = 0.1};
+    o.train.epochs = 150;
+    o.train.batch = 256;
     o.train.optimizer.learning_rate = 0.02;
     const auto model = fit_deep_mf(a, o, Steering{});
     const double wanted = reference.history.rows.back()[1];
