@@ -67,7 +67,8 @@ TEST(OptionTable, ParsesEveryKindAndKeepsDefaults) {
 
 TEST(OptionTable, NamesTheNearestOptionForAnUnknownOne) {
     Sample s;
-    EXPECT_NE(s.refuse({"a.h5", "--factor", "8"}).find("did you mean --factors?"), std::string::npos);
+    EXPECT_NE(s.refuse({"a.h5", "--factor", "8"}).find("did you mean --factors?"),
+              std::string::npos);
     EXPECT_NE(s.refuse({"a.h5", "--lamda=8"}).find("did you mean --lambda?"), std::string::npos);
     EXPECT_EQ(s.refuse({"a.h5", "--zzzzzz=8"}).find("did you mean"), std::string::npos);
 }
