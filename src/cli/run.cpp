@@ -30,35 +30,6 @@ void Run::log(const std::string& line) const {
     if (comm.is_root() && !common.quiet) fmt::print(stderr, "{}\n", line);
 }
 
-Steering Run::steering() {
-    result["history"] = nlohmann::ordered_json::array();
-    const bool terminal = isatty(STDERR_FILENO) != 0;
-    Steering steering;
-    steering.after = [this, terminal, last = -1e9](const Progress& progress,
-                                                   const TensorList&) mutable {
-        nlohmann::ordered_json step{{progress.unit, progress.step}};
-        std::string line =
-            fmt::format("{}: {} {}/{}", command, progress.unit, progress.step, progress.steps);
-        for (const auto& [name, value] : progress.values) {
-            step[name] = value;
-            line += fmt::format("  {} {:.6g}", name, value);
-        }
-        result["history"].push_back(std::move(step));
-        const double now = monotonic_seconds();
-        const bool due = terminal || now - last >= 30.0 || progress.step == progress.steps;
-        if (due) {
-            last = now;
-            if (comm.is_root() && !common.quiet) {
-                fmt::print(stderr, "{}{}{}", terminal ? "\r\033[K" : "", line,
-                           terminal && progress.step < progress.steps ? "" : "\n");
-                std::fflush(stderr);
-            }
-        }
-        return Verdict::go_on;
-    };
-    return steering;
-}
-
 void Run::check_output(const std::string& path, const std::vector<std::string>& inputs) const {
     comm.agree([&] {
         if (!comm.is_root()) return;

@@ -77,10 +77,6 @@ struct Run {
     /// Prints a line of progress to stderr, on rank 0 only, unless --quiet.
     void log(const std::string& line) const;
 
-    /// Steering that shows progress on stderr (a bar only on a terminal, else a plain line at most
-    /// every 30 s, and the last one) and keeps the values as `result.history`.
-    [[nodiscard]] Steering steering();
-
     /// Collective check before the work: `path` may be written (its folder exists and is
     /// writable, it is none of `inputs`, and it is absent or --force is given).
     void check_output(const std::string& path, const std::vector<std::string>& inputs) const;
