@@ -64,6 +64,11 @@ Factors<R> read_factors(const Communicator& comm, const std::string& path) {
     factors.global_mean = mean.get<double>();
     factors.method = text_of(about, "method");
     factors.options = text_of(about, "options");
+    const json certificate = json::parse(text_of(about, "certificate"), nullptr, false);
+    for (const auto& [name, value] : certificate.items()) {
+        if (certificate.is_object() && value.is_number())
+            factors.certificate.emplace_back(name, value.template get<double>());
+    }
     factors.ids = file.ids(group);
     factors.history = file.history(group);
     return factors;
@@ -76,6 +81,11 @@ void note_factors(FileNotes& notes, const std::string& group, const Factors<R>& 
     about["method"] = factors.method;
     about["options"] = factors.options;
     about["global_mean"] = factors.global_mean;
+    if (!factors.certificate.empty()) {
+        json certificate = json::object();
+        for (const auto& [name, value] : factors.certificate) certificate[name] = value;
+        about["certificate"] = certificate.dump();
+    }
     notes.attributes[group] = about.dump();
     notes.histories[group] = factors.history;
     if (!factors.ids.file.empty()) notes.ids[group] = factors.ids;

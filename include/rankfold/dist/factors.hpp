@@ -3,6 +3,7 @@
 
 #include <optional>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include <rankfold/dist/block_rows.hpp>
@@ -40,7 +41,9 @@ struct Factors {
     std::optional<BlockRows<R>> column_mean;  ///< n x 1
     double global_mean = 0.0;
 
-    std::string method;   ///< als-explicit, als-implicit, svd, pca, nmf, deepmf
+    std::string method;  ///< als-explicit, als-implicit, svd, pca, nmf, deepmf
+    /// How exactly they solve their problem, by the method's own measures, e.g. {"residual", 1e-6}.
+    std::vector<std::pair<std::string, double>> certificate;
     std::string options;  ///< the whole objective as JSON, so that fold-in needs no options
     IdSource ids;
     History history;
