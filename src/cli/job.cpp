@@ -22,7 +22,7 @@ std::string output_option(const std::string& command) {
     if (command == "split") return "prefix";
     const bool writes = command == "import" || command == "generate" || command == "als" ||
                         command == "mlp" || command == "deepmf" || command == "compress" ||
-                        command == "hybrid";
+                        command == "hybrid" || command == "fold-in";
     return writes ? "out" : "";
 }
 

@@ -32,7 +32,7 @@ Ledger::Scope Ledger::phase(std::string_view name) {
     const auto known = std::ranges::find(phases_, name, &PhaseRecord::name);
     current_ = static_cast<std::size_t>(known - phases_.begin());
     if (known == phases_.end()) phases_.push_back({.name = std::string(name)});
-    current().calls += 1.0;
+    if (current_ != outer) current().calls += 1.0;
     return Scope(*this, outer);
 }
 

@@ -92,18 +92,25 @@ void note_factors(FileNotes& notes, const std::string& group, const Factors<R>& 
 }
 
 template <Real R>
-void write_factors(const std::string& path, Factors<R>& factors, const Provenance& provenance) {
+void write_factors(const std::string& path, Factors<R>& factors, const Provenance& provenance,
+                   const std::optional<IdSource>& col_ids) {
     FileNotes notes;
     notes.kind = "factors";
     note_factors(notes, "", factors);
+    if (col_ids) {
+        notes.ids[""] = factors.ids;
+        notes.col_ids[""] = *col_ids;
+    }
     write_state(factors.rows.comm(), path, factors.tensors(), notes, provenance);
-    if (!factors.ids.file.empty()) factors.ids = {path, "/"};
+    const bool named = !factors.ids.file.empty() || (col_ids && !col_ids->file.empty());
+    if (named) factors.ids = {path, "/"};
 }
 
-#define RANKFOLD_INSTANTIATE(R)                                                    \
-    template Factors<R> read_factors(const Communicator&, const std::string&);     \
-    template void note_factors(FileNotes&, const std::string&, const Factors<R>&); \
-    template void write_factors(const std::string&, Factors<R>&, const Provenance&);
+#define RANKFOLD_INSTANTIATE(R)                                                     \
+    template Factors<R> read_factors(const Communicator&, const std::string&);      \
+    template void note_factors(FileNotes&, const std::string&, const Factors<R>&);  \
+    template void write_factors(const std::string&, Factors<R>&, const Provenance&, \
+                                const std::optional<IdSource>&);
 RANKFOLD_INSTANTIATE(float)
 RANKFOLD_INSTANTIATE(double)
 #undef RANKFOLD_INSTANTIATE

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <limits>
 #include <numeric>
 
 #include <nlohmann/json.hpp>
@@ -362,6 +363,23 @@ std::optional<std::vector<std::int64_t>> read_per_entry(const MatrixData<R>& mat
     return numbers;
 }
 
+template <Real R>
+std::pair<double, double> value_range(const MatrixData<R>& matrix) {
+    double least = std::numeric_limits<double>::infinity();
+    double most = -least;
+    const std::span<const R> values = matrix.sparse
+                                          ? std::span<const R>(matrix.sparse->local().values)
+                                          : std::as_const(*matrix.dense).local().data();
+    for (const R v : values) {
+        least = std::min(least, static_cast<double>(v));
+        most = std::max(most, static_cast<double>(v));
+    }
+    return {matrix.comm().all_reduce(least, Reduce::min),
+            matrix.comm().all_reduce(most, Reduce::max)};
+}
+
+template std::pair<double, double> value_range(const MatrixData<float>&);
+template std::pair<double, double> value_range(const MatrixData<double>&);
 template MatrixData<float> read_matrix(const Communicator&, const std::string&);
 template MatrixData<double> read_matrix(const Communicator&, const std::string&);
 template std::optional<std::vector<std::int64_t>> read_per_entry(const MatrixData<float>&,

@@ -59,9 +59,13 @@ void decorate(const Hdf5File& file, const TensorList& state, const FileNotes& no
     }
     for (const auto& [group, history] : notes.histories) write_history(file, group, history);
     for (const auto& [group, ids] : notes.ids) {
-        if (ids.file.empty()) continue;
-        const Hdf5File from = Hdf5File::open(ids.file);
-        for (const char* axis : {"obs", "var"}) copy_axis(from, ids.group, file, group, axis);
+        const auto of_cols = notes.col_ids.find(group);
+        for (const char* axis : {"obs", "var"}) {
+            const bool elsewhere = axis[0] == 'v' && of_cols != notes.col_ids.end();
+            const IdSource& source = elsewhere ? of_cols->second : ids;
+            if (source.file.empty()) continue;
+            copy_axis(Hdf5File::open(source.file), source.group, file, group, axis);
+        }
     }
 }
 
@@ -190,7 +194,7 @@ History StateFile::history(const std::string& group) const {
 }
 
 IdSource StateFile::ids(const std::string& group) const {
-    const bool named = impl_->file.has_group(join_path(group, "obs")) &&
+    const bool named = impl_->file.has_group(join_path(group, "obs")) ||
                        impl_->file.has_group(join_path(group, "var"));
     return named ? IdSource{path(), group.empty() ? "/" : group} : IdSource{};
 }

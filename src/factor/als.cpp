@@ -39,16 +39,21 @@ Factors<R> start(const Matrix& a, const Matrix& transposed, double mean,
 /// The alternation, on sides of either kind.
 template <Real R, template <Real> class Side, class Matrix>
 Factors<R> alternate(const Matrix& a, const Matrix& a_transposed, double entries, double mean,
-                     const AlsOptions& options, const Steering& steering) {
+                     const AlsOptions& options, const Steering& steering,
+                     std::optional<Biases<R>> biases = std::nullopt) {
     RANKFOLD_EXPECT(options.k > 0 && options.sweeps >= 0 && options.threads > 0);
     const Communicator& comm = a.comm();
     Factors<R> factors = start<R>(a, a_transposed, mean, options);
-
+    if (biases) {
+        factors.row_bias = std::move(biases->rows);
+        factors.col_bias = std::move(biases->cols);
+    }
     const RowProblem problem = row_problem(options, mean, a.cols());
     Side<R> rows(a, problem, a_transposed.layout(), options.k, options.threads, "row");
     Side<R> cols(a_transposed, row_problem(options, mean, a.rows()), a.layout(), options.k,
                  options.threads, "column");
-    const TensorList state = factors.tensors();
+    TensorList state = factors.tensors();
+    state.scalars["global_mean"] = mean;
     TensorList restored = state;
     factors.history.columns = {"sweep", "objective"};
     if (!options.implicit) factors.history.columns.emplace_back("train_rmse");
@@ -137,11 +142,8 @@ Factors<R> als(const BlockRowCsr<R>& a, const AlsOptions& options, const Steerin
     if (!options.implicit && options.centering == Centering::biases) {
         Biases<R> biases = fit_biases(a, transposed, mean, options.bias_damping);
         const BlockRowCsr<R> rest = subtract(a, biases);
-        Factors<R> factors = alternate<R, SparseSide>(
-            rest, transpose(rest), static_cast<double>(a.nnz()), mean, options, steering);
-        factors.row_bias = std::move(biases.rows);
-        factors.col_bias = std::move(biases.cols);
-        return factors;
+        return alternate<R, SparseSide>(rest, transpose(rest), static_cast<double>(a.nnz()), mean,
+                                        options, steering, std::move(biases));
     }
     return alternate<R, SparseSide>(a, transposed, static_cast<double>(a.nnz()), mean, options,
                                     steering);

@@ -51,6 +51,14 @@ Biases<R> fit_biases(const BlockRowCsr<R>& a, const BlockRowCsr<R>& transposed, 
 }
 
 template <Real R>
+BlockRows<R> row_biases(const BlockRowCsr<R>& a, const BlockRows<R>& cols, double mean,
+                        double damping) {
+    BlockRows<R> rows(a.comm(), a.layout(), 1);
+    fit_side(a, mean, damping, cols, rows);
+    return rows;
+}
+
+template <Real R>
 BlockRowCsr<R> subtract(const BlockRowCsr<R>& a, const Biases<R>& biases) {
     const DenseMatrix<R> of_cols = gather_all(biases.cols);
     CsrMatrix<R> left = a.local();
@@ -70,6 +78,10 @@ template Biases<float> fit_biases(const BlockRowCsr<float>&, const BlockRowCsr<f
                                   double);
 template Biases<double> fit_biases(const BlockRowCsr<double>&, const BlockRowCsr<double>&, double,
                                    double);
+template BlockRows<float> row_biases(const BlockRowCsr<float>&, const BlockRows<float>&, double,
+                                     double);
+template BlockRows<double> row_biases(const BlockRowCsr<double>&, const BlockRows<double>&, double,
+                                      double);
 template BlockRowCsr<float> subtract(const BlockRowCsr<float>&, const Biases<float>&);
 template BlockRowCsr<double> subtract(const BlockRowCsr<double>&, const Biases<double>&);
 

@@ -27,10 +27,7 @@ public:
     void check(const Communicator& comm, const char* axis) const {
         const Index row = comm.all_reduce(row_.load(), Reduce::min);
         if (row == none) return;
-        throw Error(Fault::check,
-                    concat("the normal matrix of ", axis, " ", row,
-                           " is not positive definite; raise --lambda, or ask for fewer --factors"),
-                    true);
+        throw NotPositiveDefinite(axis, row);
     }
 
 private:

@@ -1,1 +1,2 @@
 rankfold_add_test(factor.als MODULES factor)
+rankfold_add_test(factor.fold_in MODULES factor)

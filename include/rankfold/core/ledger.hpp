@@ -39,7 +39,8 @@ public:
         std::size_t outer_;
     };
 
-    /// Opens the phase `name` until the returned object dies.
+    /// Opens the phase `name` until the returned object dies. Opened within itself it goes on: that
+    /// is not another call.
     [[nodiscard]] Scope phase(std::string_view name);
 
     void add_flops(double flops) { current().flops += flops; }

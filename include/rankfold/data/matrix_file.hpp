@@ -3,6 +3,7 @@
 
 #include <optional>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include <rankfold/data/provenance.hpp>
@@ -47,6 +48,10 @@ struct MatrixData {
 /// @throws Error (Fault::input), agreed: what is wrong, in which file and dataset, at which row
 template <Real R>
 [[nodiscard]] MatrixData<R> read_matrix(const Communicator& comm, const std::string& path);
+
+/// The least and the greatest given value. @collective over the matrix's communicator
+template <Real R>
+[[nodiscard]] std::pair<double, double> value_range(const MatrixData<R>& matrix);
 
 /// A dataset with one integer an entry that stands beside X, e.g. "X/time": this rank's part, in
 /// the order of its entries; nothing if the file has none (or the matrix is dense).

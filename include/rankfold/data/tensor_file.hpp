@@ -26,6 +26,8 @@ struct FileNotes {
     std::map<std::string, History> histories{};
     /// obs and var groups copied from the source into the group.
     std::map<std::string, IdSource> ids{};
+    /// The source of a group's var, where it is another than that of obs.
+    std::map<std::string, IdSource> col_ids{};
 };
 
 /// Writes a file of tensors, each rank its own part.
@@ -60,7 +62,7 @@ public:
     /// Paths of all numeric tensors (history and names left out), sorted.
     [[nodiscard]] std::vector<std::string> tensors() const;
     [[nodiscard]] History history(const std::string& group = "") const;
-    /// Where the names are, if the group has obs and var.
+    /// Where the names are, if the group has obs or var.
     [[nodiscard]] IdSource ids(const std::string& group = "") const;
 
     /// Fills every tensor of `state` from the file, each rank its own part (all of a replicated
@@ -79,8 +81,10 @@ template <Real R>
 [[nodiscard]] Factors<R> read_factors(const Communicator& comm, const std::string& path);
 
 /// Writes a factors file. @collective over the factors' communicator
+/// @param col_ids  where the names of the columns are, if not in factors.ids
 template <Real R>
-void write_factors(const std::string& path, Factors<R>& factors, const Provenance& provenance);
+void write_factors(const std::string& path, Factors<R>& factors, const Provenance& provenance,
+                   const std::optional<IdSource>& col_ids = std::nullopt);
 
 /// What FileNotes must hold for `factors` to stand under `group` ("" or "factors").
 template <Real R>

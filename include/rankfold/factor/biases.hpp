@@ -23,6 +23,11 @@ template <Real R>
 [[nodiscard]] Biases<R> fit_biases(const BlockRowCsr<R>& a, const BlockRowCsr<R>& transposed,
                                    double mean, double damping);
 
+/// The biases of rows for given biases of columns: the last step of fit_biases. @collective
+template <Real R>
+[[nodiscard]] BlockRows<R> row_biases(const BlockRowCsr<R>& a, const BlockRows<R>& cols,
+                                      double mean, double damping);
+
 /// The matrix with v_ij − b_i − c_j in place of v_ij. @collective over a.comm()
 template <Real R>
 [[nodiscard]] BlockRowCsr<R> subtract(const BlockRowCsr<R>& a, const Biases<R>& biases);

@@ -1,12 +1,35 @@
 // Half sweeps: all rows of one side of an alternation, solved with the other side held fixed.
 #pragma once
 
+#include <string>
 #include <vector>
 
 #include <rankfold/dist/row_exchange.hpp>
 #include <rankfold/factor/row_problem.hpp>
 
 namespace rankfold {
+
+/// A row's system that could not be solved: which one, so that a caller can say its name. Agreed.
+class NotPositiveDefinite : public Error {
+public:
+    /// @param axis  "row" or "column"
+    /// @param name  what the row is called, beside its number; may be empty
+    NotPositiveDefinite(const std::string& axis, Index index, const std::string& name = {})
+        : Error(Fault::check,
+                concat("the normal matrix of ", axis, " ", index,
+                       name.empty() ? "" : " (\"" + name + "\")",
+                       " is not positive definite; raise --lambda, or ask for fewer --factors"),
+                true),
+          axis_{axis},
+          index_{index} {}
+
+    [[nodiscard]] const std::string& axis() const noexcept { return axis_; }
+    [[nodiscard]] Index index() const noexcept { return index_; }
+
+private:
+    std::string axis_;
+    Index index_;
+};
 
 /// What one side adds to an objective.
 struct SideLoss {

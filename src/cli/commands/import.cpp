@@ -30,20 +30,6 @@ std::vector<std::string> inputs_of(const ImportOptions& what) {
     return inputs;
 }
 
-/// The least and the greatest value. @collective
-template <Real R>
-std::pair<double, double> value_range(const MatrixData<R>& a) {
-    double least = std::numeric_limits<double>::infinity();
-    double most = -least;
-    const std::span<const R> values = a.sparse ? std::span<const R>(a.sparse->local().values)
-                                               : std::as_const(*a.dense).local().data();
-    for (const R v : values) {
-        least = std::min(least, static_cast<double>(v));
-        most = std::max(most, static_cast<double>(v));
-    }
-    return {a.comm().all_reduce(least, Reduce::min), a.comm().all_reduce(most, Reduce::max)};
-}
-
 /// What was read and what was not taken, in the report and for the reader.
 template <Real R>
 void tell(Run& run, const Imported<R>& imported) {

@@ -1,0 +1,149 @@
+#include "als_settings.hpp"
+
+#include <fmt/format.h>
+
+#include <rankfold/eval/baselines.hpp>
+#include <rankfold/factor/half_sweep.hpp>
+
+#include "scoring.hpp"
+
+namespace rankfold::cli {
+
+void AlsSettings::declare_grid(Options& options) {
+    options.add("factors", als.k, "Number of factors k", Accept::between(1, 65536));
+    options.add("lambda", als.lambda, "Ridge weight λ", Accept::at_least(0));
+    options.add("lambda-exponent", als.lambda_exponent,
+                "ν: λ is scaled by (entries of the row or column)^ν", Accept::at_least(0));
+    options.add("alpha", als.alpha, "Implicit: the confidence of an entry v is 1 + α v",
+                Accept::at_least(0));
+    options.add("unobserved-weight", als.unobserved_weight,
+                "Implicit, Rendle's form: weight α0 of the pairs without an entry",
+                Accept::above(0));
+}
+
+void AlsSettings::declare_others(Options& options) {
+    options.add("sweeps", als.sweeps, "Sweeps over rows and columns", Accept::at_least(1));
+    options.add("implicit", als.implicit, "Entries are confidences, not values");
+    options.add(
+        "centering", centering,
+        "Explicit: what is subtracted from the values: their mean, also the biases of rows and "
+        "columns, or nothing",
+        Accept::one_of({"mean", "biases", "none"}));
+    options.add("bias-damping", als.bias_damping,
+                "Entries that a bias of 0 counts as, with --centering biases", Accept::at_least(0));
+    options.add("start-deviation", als.start_deviation,
+                "Standard deviation of the column factors' start", Accept::above(0));
+}
+
+AlsOptions AlsSettings::resolved(const CommonOptions& common) const {
+    AlsOptions options = als;
+    options.seed = static_cast<std::uint64_t>(common.seed);
+    options.threads = common.threads;
+    options.centering = centering == "mean"     ? Centering::mean
+                        : centering == "biases" ? Centering::biases
+                                                : Centering::none;
+    return options;
+}
+
+AlsSettings recorded_settings(const std::string& options, const std::string& file) {
+    const auto recorded = nlohmann::json::parse(options, nullptr, false);
+    if (!recorded.is_object()) {
+        throw input_error(file, " does not say with which options it was made (attribute options)");
+    }
+    AlsSettings settings;
+    Options table("als", "");
+    settings.declare_grid(table);
+    settings.declare_others(table);
+    std::vector<std::string> arguments;
+    for (const auto& name : table.names()) {
+        const auto value = recorded.value(name, nlohmann::json());
+        if (value.is_boolean()) {
+            arguments.push_back((value.get<bool>() ? "--" : "--no-") + name);
+        } else if (value.is_string()) {
+            arguments.push_back("--" + name + "=" + value.get<std::string>());
+        } else if (value.is_number()) {
+            arguments.push_back("--" + name + "=" + value.dump());
+        }
+    }
+    try {
+        static_cast<void>(table.parse(arguments));
+    } catch (const Error& error) {
+        throw input_error(file, ": its attribute options cannot be understood: ", error.what());
+    }
+    return settings;
+}
+
+template <Real R>
+void check_problem(const MatrixData<R>& a, const AlsOptions& als) {
+    const auto [least, most] = value_range(a);
+    if (!als.implicit && least == most && a.sparse) {
+        throw input_error("all entries of ", a.file, " are equal to ", least,
+                          ": there is nothing to learn from their values (did you mean "
+                          "--implicit?)");
+    }
+    if (als.implicit && least < 0.0) {
+        throw input_error("the entries of ", a.file, " go down to ", least,
+                          ", but --implicit takes them as confidences, which are not negative");
+    }
+    if (a.dense && !als.implicit && als.centering == Centering::biases) {
+        throw input_error("--centering biases is for sparse matrices, and ", a.file, " is dense");
+    }
+    if (a.dense && !als.implicit && als.k > std::min(a.rows(), a.cols())) {
+        throw input_error("--factors ", als.k, " is more than the smaller side of the dense ",
+                          a.rows(), " x ", a.cols(), " matrix ", a.file,
+                          " has; ask for fewer factors");
+    }
+}
+
+void with_names(const Communicator& comm, const IdSource& ids, const std::function<void()>& fit) {
+    try {
+        fit();
+    } catch (const NotPositiveDefinite& error) {
+        if (ids.file.empty()) throw;
+        const auto names =
+            names_on_root(comm, ids, error.axis() == "row" ? "obs" : "var", {error.index()});
+        throw NotPositiveDefinite(error.axis(), error.index(), names.empty() ? "" : names.front());
+    }
+}
+
+template <Real R>
+Factors<R> fit_als(const MatrixData<R>& a, const AlsOptions& options, const Steering& steering) {
+    Factors<R> factors;
+    with_names(a.comm(), a.ids, [&] {
+        if (a.sparse) {
+            factors = als(*a.sparse, options, steering);
+        } else if (options.implicit) {
+            factors = als(sparsify(*a.dense), options, steering);
+        } else {
+            factors = als(*a.dense, options, steering);
+        }
+    });
+    factors.ids = a.ids;
+    return factors;
+}
+
+template <Real R>
+void report_empty_lines(Run& run, const MatrixData<R>& a) {
+    if (!a.sparse) return;
+    const CsrView<R> local = a.sparse->local().view();
+    Index rows = 0;
+    for (Index i = 0; i < local.rows; ++i) rows += local.row_nnz(i) == 0 ? 1 : 0;
+    rows = run.comm.all_reduce(rows, Reduce::sum);
+    const Index cols = std::ranges::count(summarize(*a.sparse).col_counts, Index{0});
+    run.result["rows_without_entries"] = rows;
+    run.result["cols_without_entries"] = cols;
+    if (rows + cols > 0) {
+        run.say(fmt::format("{} rows and {} columns have no entry: their factors are zero", rows,
+                            cols));
+    }
+}
+
+#define RANKFOLD_INSTANTIATE(R)                                                            \
+    template void check_problem(const MatrixData<R>&, const AlsOptions&);                  \
+    template Factors<R> fit_als(const MatrixData<R>&, const AlsOptions&, const Steering&); \
+    template void report_empty_lines(Run&, const MatrixData<R>&);
+RANKFOLD_INSTANTIATE(float)
+RANKFOLD_INSTANTIATE(double)
+#undef RANKFOLD_INSTANTIATE
+
+}  // namespace rankfold::cli

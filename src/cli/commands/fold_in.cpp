@@ -1,0 +1,119 @@
+// rankfold fold-in: factors of new rows beside the given columns, without training anew.
+#include <fmt/format.h>
+
+#include <rankfold/cli/run.hpp>
+#include <rankfold/data/tensor_file.hpp>
+#include <rankfold/eval/align.hpp>
+#include <rankfold/factor/fold_in.hpp>
+
+#include "als_settings.hpp"
+#include "early_stop.hpp"
+#include "scoring.hpp"
+
+namespace rankfold::cli {
+
+namespace {
+
+struct FoldInCommand {
+    std::string model;
+    std::string rows;
+    std::string out;
+};
+
+/// The new rows over the model's columns.
+template <Real R>
+struct NewRows {
+    std::optional<BlockRowCsr<R>> sparse;
+    const BlockRows<R>* dense = nullptr;
+    Index left_out = 0;  ///< entries in columns that the model does not know
+};
+
+template <Real R>
+NewRows<R> over_columns(const FoldInCommand& o, const MatrixData<R>& a, const Factors<R>& model) {
+    const Index n = model.cols.rows();
+    const auto map = match_names(a.comm(), a.ids, model.ids, "var", a.cols(), n);
+    NewRows<R> rows;
+    if (a.dense) {
+        if (a.cols() != n || !map.empty()) {
+            throw input_error(o.rows, " is dense and must have the columns of ", o.model,
+                              ", in their order");
+        }
+        rows.dense = &*a.dense;
+        return rows;
+    }
+    Aligned<R> aligned = align(*a.sparse, a.layout(), n, {}, map);
+    rows.left_out = a.comm().all_reduce(std::ssize(aligned.strangers), Reduce::sum);
+    rows.sparse = std::move(aligned.matrix);
+    return rows;
+}
+
+/// Each method gives new rows what its own training would with the columns held fixed.
+template <Real R>
+Factors<R> fold_in(Run& run, const FoldInCommand& o, const MatrixData<R>& a, const NewRows<R>& rows,
+                   const Factors<R>& model) {
+    if (!model.method.starts_with("als-")) {
+        throw input_error("fold-in knows how to give new rows factors of als; those of ", o.model,
+                          " are of ", model.method);
+    }
+    const AlsOptions options = recorded_settings(model.options, o.model).resolved(run.common);
+    Factors<R> folded;
+    with_names(run.comm, a.ids, [&] {
+        if (rows.dense != nullptr && !options.implicit) {
+            folded = fold_in_als(*rows.dense, model, options);
+        } else if (rows.dense != nullptr) {
+            folded = fold_in_als(sparsify(*rows.dense), model, options);
+        } else {
+            folded = fold_in_als(*rows.sparse, model, options);
+        }
+    });
+    return folded;
+}
+
+template <Real R>
+void run_fold_in(Run& run, const FoldInCommand& o) {
+    run.check_output(o.out, {o.model, o.rows});
+    const auto model = load_factors<R>(run, o.model);
+    const auto a = load_matrix<R>(run, o.rows);
+    const NewRows<R> rows = over_columns(o, *a, *model);
+    if (run.common.dry_run) return;
+    report_empty_lines(run, *a);
+    auto folded = std::make_shared<Factors<R>>(fold_in(run, o, *a, rows, *model));
+    folded->ids = a->ids;
+    write_factors(o.out, *folded,
+                  {.command = "fold-in",
+                   .options = run.options.dump(),
+                   .input_digest = digest_text(a->digest)},
+                  model->ids);
+    run.digest = digest_text(digest(run.comm, folded->tensors()));
+    run.result["rows"] = folded->rows.rows();
+    run.result["method"] = folded->method;
+    run.result["entries_left_out"] = rows.left_out;
+    if (rows.left_out > 0) {
+        run.say(fmt::format("{} entries are in columns that {} does not know: left out",
+                            rows.left_out, o.model));
+    }
+    run.say(fmt::format("{} new rows of {} beside {} columns, k = {}: wrote {}",
+                        folded->rows.rows(), folded->method, folded->cols.rows(), folded->k(),
+                        o.out));
+    run.handover.leave(o.out, folded);
+}
+
+}  // namespace
+
+Action declare_fold_in(Options& options) {
+    auto o = std::make_shared<FoldInCommand>();
+    options.positional("model", o->model, "Factors file");
+    options.positional("new-rows", o->rows,
+                       "Matrix file with the new rows; columns are matched by name");
+    options.add("out", o->out, "Factors file to write: the new rows, the model's columns");
+    options.examples(
+        "rankfold fold-in factors.h5 new-users.h5 --out new-factors.h5\n"
+        "mpirun -n 2 rankfold fold-in factors.h5 clicks.test-in.h5 --out folded.h5\n"
+        "rankfold recommend new-factors.h5 --train new-users.h5 --top 10");
+    return [o](Run& run) {
+        run.common.precision == "float" ? run_fold_in<float>(run, *o)
+                                        : run_fold_in<double>(run, *o);
+    };
+}
+
+}  // namespace rankfold::cli
