@@ -14,6 +14,10 @@ void dpotrs_(const char* uplo, const int* n, const int* nrhs, const double* a, c
 void dgesdd_(const char* jobz, const int* m, const int* n, double* a, const int* lda, double* s,
              double* u, const int* ldu, double* vt, const int* ldvt, double* work, const int* lwork,
              int* iwork, int* info);
+void dsyevd_(const char* jobz, const char* uplo, const int* n, double* a, const int* lda, double* w,
+             double* work, const int* lwork, int* iwork, const int* liwork, int* info);
+void dtrtri_(const char* uplo, const char* diag, const int* n, double* a, const int* lda,
+             int* info);
 }
 
 namespace rankfold {
@@ -92,6 +96,47 @@ SmallSvd small_svd(MatrixView<const double> a) {
         for (double& v : result.vt.row(c)) v = -v;
     }
     return result;
+}
+
+SymmetricEigen symmetric_eigen(MatrixView<const double> a) {
+    RANKFOLD_EXPECT(a.rows == a.cols);
+    const int n = narrow<int>(a.rows);
+    SymmetricEigen result{std::vector<double>(static_cast<std::size_t>(n)),
+                          DenseMatrix<double>(n, n)};
+    if (n == 0) return result;
+    DenseMatrix<double> q(n, n);  // row-major upper triangle = column-major lower triangle
+    for (Index i = 0; i < n; ++i) std::ranges::copy(a.row(i), q.row(i).begin());
+    std::vector<double> work(1);
+    std::vector<int> integers(1);
+    int info = 0;
+    for (int lwork = -1, liwork = -1;;) {
+        dsyevd_("V", "L", &n, q.data().data(), &n, result.values.data(), work.data(), &lwork,
+                integers.data(), &liwork, &info);
+        if (lwork != -1 || info != 0) break;
+        lwork = narrow<int>(static_cast<Index>(work[0]) + 1);
+        liwork = integers[0];
+        work.resize(static_cast<std::size_t>(lwork));
+        integers.resize(static_cast<std::size_t>(liwork));
+    }
+    if (info != 0) {
+        throw Error(Fault::check,
+                    concat("the eigenvalues of a symmetric ", n, " x ", n,
+                           " matrix were not found (", info, "); is every number finite?"));
+    }
+    std::ranges::reverse(result.values);
+    for (Index i = 0; i < n; ++i) {  // LAPACK's column i is our row i, in increasing order
+        for (Index j = 0; j < n; ++j) result.vectors(j, n - 1 - i) = q(i, j);
+    }
+    return result;
+}
+
+void invert_upper(MatrixView<double> u) {
+    if (u.rows == 0) return;
+    const int n = narrow<int>(u.rows);
+    const int lda = narrow<int>(u.ld);
+    int info = 0;
+    dtrtri_("L", "N", &n, u.data, &lda, &info);
+    RANKFOLD_EXPECT(info == 0);
 }
 
 template Index cholesky_upper(MatrixView<float>, float);

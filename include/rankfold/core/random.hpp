@@ -26,6 +26,8 @@ enum class Stream : std::uint64_t {
     weights,
     shuffle,
     dropout,
+    sketch,
+    completion,
 };
 
 /// Philox4x32-10 keyed by a seed and a stream (Salmon, Moraes, Dror, Shaw, SC 2011).

@@ -32,4 +32,18 @@ struct SmallSvd {
 /// @throws Error (Fault::check): it did not converge (a number is not finite)
 [[nodiscard]] SmallSvd small_svd(MatrixView<const double> a);
 
+/// A = Q diag(λ) Qᵀ of a symmetric n x n matrix, λ decreasing.
+struct SymmetricEigen {
+    std::vector<double> values;     ///< n
+    DenseMatrix<double> vectors{};  ///< n x n; column i belongs to values[i]
+};
+
+/// The eigenvalues and vectors of a symmetric matrix that this rank holds whole, by divide and
+/// conquer. Only the upper triangle is read.
+/// @throws Error (Fault::check): it did not converge (a number is not finite)
+[[nodiscard]] SymmetricEigen symmetric_eigen(MatrixView<const double> a);
+
+/// The inverse of an upper triangular matrix, in place. @pre no diagonal element is zero
+void invert_upper(MatrixView<double> u);
+
 }  // namespace rankfold

@@ -1,0 +1,180 @@
+#include <rankfold/dist/inner.hpp>
+
+#include <algorithm>
+#include <cmath>
+
+#include <rankfold/comm/reproducible_sum.hpp>
+#include <rankfold/linalg/blas.hpp>
+
+namespace rankfold {
+
+namespace {
+
+std::size_t at(Index i) {
+    return static_cast<std::size_t>(i);
+}
+
+/// Σ of the squares of some columns of a shard, in double.
+template <Real R>
+double shard_square(MatrixView<const R> x) {
+    double square = 0.0;
+    for (Index i = 0; i < x.rows; ++i) {
+        double row = 0.0;
+        for (const R v : x.row(i)) row += static_cast<double>(v) * static_cast<double>(v);
+        square += row;
+    }
+    return square;
+}
+
+}  // namespace
+
+template <Real R>
+double square_norm(const BlockRows<R>& x, Range cols, Index threads) {
+    const Range shards = x.shards();
+    std::vector<double> squares(at(shards.size()));
+#pragma omp parallel for schedule(dynamic) num_threads(static_cast <int>(threads))
+    for (Index s = shards.begin; s < shards.end; ++s) {
+        squares[at(s - shards.begin)] = shard_square<R>(x.shard(s).col_block(cols));
+    }
+    return reproducible_sum(x.comm(), squares);
+}
+
+namespace {
+
+template <Real R>
+void to_double(MatrixView<const R> from, DenseMatrix<double>& to) {
+    if (to.rows() != from.rows || to.cols() != from.cols) {
+        to = DenseMatrix<double>(from.rows, from.cols);
+    }
+    for (Index i = 0; i < from.rows; ++i) std::ranges::copy(from.row(i), to.row(i).begin());
+}
+
+/// X_sᵀ Y_s of one shard, with its own working memory.
+template <Real R>
+class ShardInner {
+public:
+    ShardInner(Index a, Index b, Accumulate accumulate)
+        : accumulate_{accumulate}, terms_{a, b}, part_{a, b} {}
+
+    std::span<const double> operator()(MatrixView<const R> x, MatrixView<const R> y) {
+        if constexpr (std::same_as<R, double>) {
+            gemm<double>(Transpose::yes, Transpose::no, 1.0, x, y, 0.0, terms_.view());
+        } else if (accumulate_ == Accumulate::in_double) {
+            to_double(x, x_);
+            to_double(y, y_);
+            gemm<double>(Transpose::yes, Transpose::no, 1.0, x_.view(), y_.view(), 0.0,
+                         terms_.view());
+        } else {
+            gemm<R>(Transpose::yes, Transpose::no, R{1}, x, y, R{0}, part_.view());
+            std::ranges::copy(part_.data(), terms_.data().begin());
+        }
+        return std::as_const(terms_).data();
+    }
+
+private:
+    Accumulate accumulate_;
+    DenseMatrix<double> terms_;
+    DenseMatrix<R> part_;
+    DenseMatrix<double> x_;
+    DenseMatrix<double> y_;
+};
+
+}  // namespace
+
+template <Real R>
+DenseMatrix<double> inner(const BlockRows<R>& x, Range xc, const BlockRows<R>& y, Range yc,
+                          Accumulate accumulate, Index threads) {
+    RANKFOLD_EXPECT(x.layout() == y.layout());
+    DenseMatrix<double> result(xc.size(), yc.size());
+    if (result.data().empty()) return result;
+    // Σ_s |x_sᵀ y_s| <= ‖x‖ ‖y‖ by Cauchy and Schwarz, in each shard and over the shards; rounding
+    // in R may go a little beyond
+    const bool same = &x == &y && xc == yc;
+    const double x_square = square_norm(x, xc, threads);
+    const double y_square = same ? x_square : square_norm(y, yc, threads);
+    const double bound = 1.01 * std::sqrt(x_square) * std::sqrt(y_square);
+    ExactSum total(result.data().size(), bound);
+    const Range shards = x.shards();
+#pragma omp parallel num_threads(static_cast <int>(threads))
+    {
+        ShardInner<R> shard_inner(xc.size(), yc.size(), accumulate);
+        ExactSum sum(result.data().size(), bound);
+#pragma omp for schedule(dynamic)
+        for (Index s = shards.begin; s < shards.end; ++s) {
+            if (x.shard(s).rows == 0) continue;
+            sum.add(shard_inner(x.shard(s).col_block(xc), y.shard(s).col_block(yc)));
+        }
+#pragma omp critical
+        for (std::size_t i = 0; i < total.raw().size(); ++i) total.raw()[i] += sum.raw()[i];
+    }
+    reproducible_sum(x.comm(), total, result.data());
+    return result;
+}
+
+template <Real R>
+void add_product(R alpha, const BlockRows<R>& x, Range xc, MatrixView<const double> w,
+                 BlockRows<R>& y, Range yc, Index threads) {
+    RANKFOLD_EXPECT(x.layout() == y.layout() && w.rows == xc.size() && w.cols == yc.size());
+    DenseMatrix<R> rounded(w.rows, w.cols);
+    for (Index i = 0; i < w.rows; ++i) {
+        for (Index j = 0; j < w.cols; ++j) rounded(i, j) = static_cast<R>(w(i, j));
+    }
+    const Range shards = x.shards();
+#pragma omp parallel for schedule(dynamic) num_threads(static_cast <int>(threads))
+    for (Index s = shards.begin; s < shards.end; ++s) {
+        gemm<R>(Transpose::no, Transpose::no, alpha, x.shard(s).col_block(xc),
+                std::as_const(rounded).view(), R{1}, y.shard(s).col_block(yc));
+    }
+}
+
+template <Real R>
+BlockRows<R> times(const BlockRows<R>& x, Range xc, MatrixView<const double> w, Index threads) {
+    BlockRows<R> y(x.comm(), x.layout(), w.cols);
+    add_product(R{1}, x, xc, w, y, {0, w.cols}, threads);
+    return y;
+}
+
+template <Real R>
+std::vector<double> column_dots(const BlockRows<R>& x, const BlockRows<R>& y, Index threads) {
+    RANKFOLD_EXPECT(x.layout() == y.layout() && x.cols() == y.cols());
+    const Range shards = x.shards();
+    const Index k = x.cols();
+    std::vector<double> dots(at(k));
+    if (k == 0) return dots;
+    std::vector<double> terms(at(shards.size() * k), 0.0);
+#pragma omp parallel for schedule(dynamic) num_threads(static_cast <int>(threads))
+    for (Index s = shards.begin; s < shards.end; ++s) {
+        double* sums = terms.data() + (s - shards.begin) * k;
+        const MatrixView<const R> left = x.shard(s);
+        const MatrixView<const R> right = y.shard(s);
+        for (Index i = 0; i < left.rows; ++i) {
+            for (Index j = 0; j < k; ++j) {
+                sums[j] += static_cast<double>(left(i, j)) * static_cast<double>(right(i, j));
+            }
+        }
+    }
+    reproducible_sum(x.comm(), terms, dots);
+    return dots;
+}
+
+template <Real R>
+std::vector<double> column_norms(const BlockRows<R>& x, Index threads) {
+    std::vector<double> norms = column_dots(x, x, threads);
+    for (double& square : norms) square = std::sqrt(square);
+    return norms;
+}
+
+#define RANKFOLD_INSTANTIATE(R)                                                                \
+    template DenseMatrix<double> inner(const BlockRows<R>&, Range, const BlockRows<R>&, Range, \
+                                       Accumulate, Index);                                     \
+    template void add_product(R, const BlockRows<R>&, Range, MatrixView<const double>,         \
+                              BlockRows<R>&, Range, Index);                                    \
+    template BlockRows<R> times(const BlockRows<R>&, Range, MatrixView<const double>, Index);  \
+    template std::vector<double> column_dots(const BlockRows<R>&, const BlockRows<R>&, Index); \
+    template std::vector<double> column_norms(const BlockRows<R>&, Index);                     \
+    template double square_norm(const BlockRows<R>&, Range, Index);
+RANKFOLD_INSTANTIATE(float)
+RANKFOLD_INSTANTIATE(double)
+#undef RANKFOLD_INSTANTIATE
+
+}  // namespace rankfold
