@@ -13,15 +13,15 @@ namespace {
 template <Real R>
 BlockRowCsr<R> uniform_values(const Communicator& comm, const SvdBenchOptions& o) {
     BlockRowCsr<R> a = generate_ratings<R>(
-        comm, {.rows = o.rows, .cols = o.cols, .nnz = o.nnz, .row_exponent = 0.0, .seed = o.svd.seed});
+        comm,
+        {.rows = o.rows, .cols = o.cols, .nnz = o.nnz, .row_exponent = 0.0, .seed = o.svd.seed});
     const Philox random(o.svd.seed, Stream::synthetic_noise);
     auto& local = a.local();
     for (Index i = 0; i < local.rows(); ++i) {
         for (Index e = local.row_ptr[static_cast<std::size_t>(i)];
              e < local.row_ptr[static_cast<std::size_t>(i) + 1]; ++e) {
             const auto at = static_cast<std::size_t>(e);
-            local.values[at] =
-                static_cast<R>(random.uniform(a.first_row() + i, local.col_idx[at]));
+            local.values[at] = static_cast<R>(random.uniform(a.first_row() + i, local.col_idx[at]));
         }
     }
     return a;
@@ -31,9 +31,9 @@ template <Real R>
 BlockRows<R> decaying(const Communicator& comm, const SvdBenchOptions& o) {
     SyntheticDense what{.rows = o.rows, .cols = o.cols, .seed = o.svd.seed};
     what.noise = 1e-4 / std::sqrt(static_cast<double>(o.rows));
-    const Index values = std::min<Index>({500, o.rows, o.cols});
+    const Index values = std::min<Index>({200, o.rows, o.cols});
     for (Index i = 0; i < values; ++i) {
-        what.spectrum.push_back(std::pow(1.0 + o.decay * static_cast<double>(i), -1.5));
+        what.spectrum.push_back(std::pow(static_cast<double>(i + 1), -o.decay));
     }
     return generate_dense<R>(comm, what);
 }

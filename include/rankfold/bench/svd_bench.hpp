@@ -13,7 +13,7 @@ struct SvdBenchOptions {
     Index rows = 138493;
     Index cols = 26744;
     Index nnz = 10000000;  ///< sparse: entries
-    double decay = 0.02;   ///< dense: the i-th singular value is (1 + decay i)^-1.5 …
+    double decay = 1.0;    ///< dense: the i-th singular value is i^−decay
     SvdOptions svd;
     Index repeats = 3;
 };
@@ -22,7 +22,7 @@ struct SvdBenchOptions {
 /// the certificate are all counted; the first run warms up and is not.
 ///
 /// sparse: values uniform in [0, 1), rows of equal length, columns of power-law popularity. dense:
-/// U diag(s) Vᵀ with s_i = (1 + decay i)^−1.5 plus noise of standard deviation 1e-4 / √rows.
+/// U diag(s) Vᵀ with 200 values s_i = i^−decay, plus noise of standard deviation 1e-4 / √rows.
 /// Flops are those of the products, 2·nnz·b or 2·m·n·b for b columns. Further figures: the residual
 /// reached, the shares of the time in the products and elsewhere, and, for a dense matrix, the
 /// products' rate as a share of what gemm gives.

@@ -6,6 +6,7 @@
 
 #include <rankfold/bench/als_bench.hpp>
 #include <rankfold/bench/mlp_bench.hpp>
+#include <rankfold/bench/svd_bench.hpp>
 #include <rankfold/cli/report.hpp>
 #include <rankfold/cli/run.hpp>
 
@@ -15,8 +16,12 @@ namespace {
 
 struct BenchCommand {
     std::string part;
-    SyntheticRatings ratings{.rows = 138493, .cols = 26744, .nnz = 19000000};
+    std::optional<Index> rows;
+    std::optional<Index> cols;
+    std::optional<Index> nnz;
     AlsOptions als;
+    SvdBenchOptions svd;
+    std::optional<Index> factors;
     std::vector<Index> layers{784, 1024, 1024, 10};
     Index batch = 1024;
     Index micro_batches = 0;
@@ -49,10 +54,25 @@ nlohmann::ordered_json bench_json(const BenchResult& r, bool too_many) {
 
 template <Real R>
 BenchResult measure(Run& run, const BenchCommand& o) {
+    if (o.part == "svd") {
+        SvdBenchOptions svd = o.svd;
+        svd.rows = o.rows.value_or(svd.problem == "dense" ? 20000 : svd.rows);
+        svd.cols = o.cols.value_or(svd.problem == "dense" ? 5000 : svd.cols);
+        svd.nnz = o.nnz.value_or(svd.nnz);
+        svd.svd.k = o.factors.value_or(svd.svd.k);
+        svd.svd.threads = run.common.threads;
+        svd.svd.seed = static_cast<std::uint64_t>(run.common.seed);
+        svd.repeats = o.repeats;
+        return bench_svd<R>(run.comm, svd);
+    }
     if (o.part == "als") {
         AlsOptions als = o.als;
+        als.k = o.factors.value_or(als.k);
         als.threads = run.common.threads;
-        SyntheticRatings ratings = o.ratings;
+        SyntheticRatings ratings;
+        ratings.rows = o.rows.value_or(138493);
+        ratings.cols = o.cols.value_or(26744);
+        ratings.nnz = o.nnz.value_or(19000000);
         ratings.seed = static_cast<std::uint64_t>(run.common.seed);
         return bench_als<R>(run.comm, ratings, als, o.repeats);
     }
@@ -88,13 +108,19 @@ void run_bench(Run& run, const BenchCommand& o) {
 
 Action declare_bench(Options& options) {
     auto o = std::make_shared<BenchCommand>();
-    options.positional("part", o->part, "als (a sweep) or mlp (a training step)");
+    options.positional("part", o->part, "als (a sweep), svd or mlp (a training step)");
     options.add("repeats", o->repeats, "Measurements; the median counts", Accept::between(1, 1000));
     options.add("json", o->json, "Write the figures to this file too");
-    options.add("rows", o->ratings.rows, "als: rows of the generated matrix", Accept::at_least(1));
-    options.add("cols", o->ratings.cols, "als: columns", Accept::at_least(1));
-    options.add("nnz", o->ratings.nnz, "als: entries", Accept::at_least(1));
-    options.add("factors", o->als.k, "als: number of factors", Accept::between(1, 65536));
+    options.add("rows", o->rows, "als, svd: rows of the generated matrix", Accept::at_least(1));
+    options.add("cols", o->cols, "als, svd: columns", Accept::at_least(1));
+    options.add("nnz", o->nnz, "als, svd: entries", Accept::at_least(1));
+    options.add("factors", o->factors, "als, svd: number of factors; 64 without",
+                Accept::between(1, 65536));
+    options.add("problem", o->svd.problem, "svd: the kind of matrix",
+                Accept::one_of({"sparse", "dense"}));
+    options.add("tolerance", o->svd.svd.tolerance, "svd: of the residuals", Accept::above(0));
+    options.add("block", o->svd.svd.block, "svd: columns of a block; 0 for what suits the matrix",
+                Accept::between(0, 4096));
     options.add("implicit", o->als.implicit, "als: implicit feedback");
     options.add("layers", o->layers, "mlp: widths from input to output", Accept::at_least(1));
     options.add("batch", o->batch, "mlp: global batch", Accept::at_least(1));
@@ -103,13 +129,13 @@ Action declare_bench(Options& options) {
     options.add("steps", o->steps, "mlp: steps in one measurement", Accept::at_least(1));
     options.examples(
         "mpirun -n 2 rankfold bench als\n"
-        "mpirun -n 2 rankfold bench als --factors 128 --json als.json\n"
+        "mpirun -n 2 rankfold bench svd --problem dense --json svd.json\n"
         "mpirun -n 2 rankfold bench mlp --layers 784,1024,1024,10 --batch 1024");
     return [o](Run& run) {
-        const std::vector<std::string> parts{"als", "mlp"};
+        const std::vector<std::string> parts{"als", "svd", "mlp"};
         if (std::ranges::find(parts, o->part) == parts.end()) {
             throw input_error("there is no benchmark ", o->part, did_you_mean(o->part, parts),
-                              "; there are als and mlp");
+                              "; there are als, svd and mlp");
         }
         run_bench(run, *o);
     };

@@ -54,14 +54,15 @@ void tell(Run& run, const MatrixData<R>& a, SvdResult<R>& result) {
     for (const auto& [name, value] : factors.certificate) run.result[name] = value;
     run.say(fmt::format("{}: {} x {} matrix with {} entries, k = {}, {} steps", factors.method,
                         a.rows(), a.cols(), a.entries(), factors.k(), result.steps));
-    run.say(fmt::format("singular values {:.6g} … {:.6g}; relative error {:.6g}, 2-norm of the "
-                        "rest below {:.4g}",
-                        values.front(), values.back(), certificate.relative_error(),
-                        certificate.spectral_bound));
-    run.say(fmt::format("residuals ‖Av − σu‖/σ₁ {:.2e}, ‖Aᵀu − σv‖/σ₁ {:.2e}; ‖UᵀU − I‖ {:.2e}, "
-                        "‖VᵀV − I‖ {:.2e}",
-                        certificate.left_residual, certificate.right_residual,
-                        certificate.u_orthogonality, certificate.v_orthogonality));
+    run.say(fmt::format(
+        "singular values {:.6g} … {:.6g}; relative error {:.6g}, 2-norm of the "
+        "rest below {:.4g}",
+        values.front(), values.back(), certificate.relative_error(), certificate.spectral_bound));
+    run.say(
+        fmt::format("residuals ‖Av − σu‖/σ₁ {:.2e}, ‖Aᵀu − σv‖/σ₁ {:.2e}; ‖UᵀU − I‖ {:.2e}, "
+                    "‖VᵀV − I‖ {:.2e}",
+                    certificate.left_residual, certificate.right_residual,
+                    certificate.u_orthogonality, certificate.v_orthogonality));
     if (factors.method != "pca") return;
     const double total = certificate.norm * certificate.norm;
     std::vector<double> variance;
@@ -74,19 +75,18 @@ void tell(Run& run, const MatrixData<R>& a, SvdResult<R>& result) {
     }
     run.result["explained_variance"] = variance;
     run.result["explained_variance_ratio"] = ratio;
-    run.say(fmt::format("the components explain {:.2f} % of the variance: {:.2f} …",
-                        100.0 * explained,
-                        fmt::join(std::vector<double>(
-                                      ratio.begin(),
-                                      ratio.begin() + std::min<std::ptrdiff_t>(5, std::ssize(ratio))),
-                                  ", ")));
+    run.say(fmt::format(
+        "the components explain {:.2f} % of the variance: {:.2f} …", 100.0 * explained,
+        fmt::join(std::vector<double>(ratio.begin(), ratio.begin() + std::min<std::ptrdiff_t>(
+                                                                         5, std::ssize(ratio))),
+                  ", ")));
 }
 
 /// The exit code that --require asks for.
 void check_required(const Certificate& certificate, std::optional<double> require) {
     if (!require) return;
-    const double worst = std::max({certificate.residual(), certificate.u_orthogonality,
-                                   certificate.v_orthogonality});
+    const double worst = std::max(
+        {certificate.residual(), certificate.u_orthogonality, certificate.v_orthogonality});
     if (worst <= *require) return;
     throw Error(Fault::check,
                 concat("the certificate's greatest residual is ", worst, ", above --require ",
@@ -111,8 +111,8 @@ void run_svd(Run& run, const SvdCommand& o) {
     if (run.common.dry_run) return;
 
     const Steering steering = steer(run, o.loop, {{"matrix", digest_text(a.digest)}});
-    SvdResult<R> result = a.sparse ? truncated_svd(*a.sparse, svd, steering)
-                                   : truncated_svd(*a.dense, svd, steering);
+    SvdResult<R> result =
+        a.sparse ? truncated_svd(*a.sparse, svd, steering) : truncated_svd(*a.dense, svd, steering);
     auto factors = std::make_shared<Factors<R>>(std::move(result.factors));
     factors->ids = a.ids;
     factors->options = run.options.dump();
@@ -152,9 +152,10 @@ Action declare_svd(Options& options) {
     options.add("block", o->svd.block,
                 "Columns that are multiplied at once; 0 for what suits the matrix",
                 Accept::between(0, 4096));
-    options.add("center", o->center,
-                "columns: take the columns' means away first (PCA), without making the matrix dense",
-                Accept::one_of({"none", "columns"}));
+    options.add(
+        "center", o->center,
+        "columns: take the columns' means away first (PCA), without making the matrix dense",
+        Accept::one_of({"none", "columns"}));
     options.add("require", o->require,
                 "Fail with exit code 1 if a residual of the certificate is above this",
                 Accept::above(0));
