@@ -78,7 +78,8 @@ TYPED_TEST(Products, DenseProductsEqualTheDefinitionWithTheSameBitsOnAnyRankCoun
         };
         auto [c, ct] = run(this->comm, 2);
         EXPECT_LT(difference(gather_all(c), naive_product(a, x)), 2000 * this->eps);
-        EXPECT_LT(difference(gather_all(ct), naive_product(a, p, Transpose::yes)), 2000 * this->eps);
+        EXPECT_LT(difference(gather_all(ct), naive_product(a, p, Transpose::yes)),
+                  2000 * this->eps);
         auto [alone_c, alone_ct] = run(this->alone, 1);
         EXPECT_EQ(this->digest_of(c), this->digest_of(alone_c));
         EXPECT_EQ(this->digest_of(ct), this->digest_of(alone_ct));
