@@ -121,6 +121,8 @@ struct Options::Parser {
     std::string command;
     CLI::App app;
     std::vector<Entry> entries;
+    const std::string* preset = nullptr;  // what --preset says, and what its names stand for
+    std::map<std::string, std::vector<std::string>> meanings;
 };
 
 Options::Options(std::string command, std::string summary)
@@ -189,11 +191,27 @@ void Options::examples(std::string text) {
     parser_->app.footer(indented);
 }
 
+void Options::presets(std::string& value, const std::string& help,
+                      std::map<std::string, std::vector<std::string>> meanings) {
+    std::vector<std::string> known;
+    for (const auto& [name, arguments] : meanings) known.push_back(name);
+    add("preset", value, help, Accept::one_of(known));
+    parser_->preset = &value;
+    parser_->meanings = std::move(meanings);
+}
+
 bool Options::parse(const std::vector<std::string>& arguments) {
-    std::vector<std::string> reversed(arguments.rbegin(), arguments.rend());
     const std::string where = parser_->command + ": ";
     try {
-        parser_->app.parse(reversed);
+        parser_->app.parse(std::vector<std::string>(arguments.rbegin(), arguments.rend()));
+        if (parser_->preset != nullptr && given("preset")) {
+            auto all = arguments;
+            for (const auto& argument : parser_->meanings.at(*parser_->preset)) {
+                const auto name = argument.substr(2, argument.find('=') - 2);
+                if (!given(name)) all.push_back(argument);
+            }
+            parser_->app.parse(std::vector<std::string>(all.rbegin(), all.rend()));
+        }
     } catch (const CLI::CallForHelp&) {
         return false;
     } catch (const CLI::ParseError& error) {

@@ -1,10 +1,11 @@
 #include <rankfold/factor/als.hpp>
 
 #include <cmath>
+#include <functional>
+#include <type_traits>
 
 #include <rankfold/comm/reproducible_sum.hpp>
 #include <rankfold/core/random.hpp>
-#include <rankfold/factor/biases.hpp>
 #include <rankfold/factor/half_sweep.hpp>
 
 namespace rankfold {
@@ -30,49 +31,104 @@ Factors<R> start(const Matrix& a, const Matrix& transposed, double mean,
     Factors<R> factors;
     factors.rows = BlockRows<R>(a.comm(), a.layout(), options.k);
     factors.cols = BlockRows<R>(a.comm(), transposed.layout(), options.k);
+    if (options.biases) {
+        factors.row_bias = BlockRows<R>(a.comm(), a.layout(), 1);
+        factors.col_bias = BlockRows<R>(a.comm(), transposed.layout(), 1);
+    }
     factors.global_mean = mean;
     factors.method = options.implicit ? "als-implicit" : "als-explicit";
     draw_start(factors.cols, options);
     return factors;
 }
 
-/// The alternation, on sides of either kind.
-template <Real R, template <Real> class Side, class Matrix>
-Factors<R> alternate(const Matrix& a, const Matrix& a_transposed, double entries, double mean,
-                     const AlsOptions& options, const Steering& steering,
-                     std::optional<Biases<R>> biases = std::nullopt) {
-    RANKFOLD_EXPECT(options.k > 0 && options.sweeps >= 0 && options.threads > 0);
-    const Communicator& comm = a.comm();
-    Factors<R> factors = start<R>(a, a_transposed, mean, options);
-    if (biases) {
-        factors.row_bias = std::move(biases->rows);
-        factors.col_bias = std::move(biases->cols);
+/// Sweeps over both sides, whatever they are.
+template <Real R, class Side>
+class Alternation {
+public:
+    Alternation(Factors<R>& factors, Side& rows, Side& cols, const SideExtras<R>& row_extras,
+                const SideExtras<R>& col_extras)
+        : factors_{factors},
+          rows_{rows},
+          cols_{cols},
+          row_extras_{row_extras},
+          col_extras_{col_extras},
+          x_(factors.rows, factors.row_bias),
+          y_(factors.cols, factors.col_bias) {}
+
+    void join() {
+        x_.join();
+        y_.join();
     }
-    const RowProblem problem = row_problem(options, mean, a.cols());
-    Side<R> rows(a, problem, a_transposed.layout(), options.k, options.threads, "row");
-    Side<R> cols(a_transposed, row_problem(options, mean, a.rows()), a.layout(), options.k,
-                 options.threads, "column");
+
+    void sweep() {
+        if constexpr (std::is_same_v<Side, SparseSide<R>>) {
+            rows_.solve(y_.get(), x_.get(), row_extras_);
+            cols_.solve(x_.get(), y_.get(), col_extras_);
+        } else {
+            rows_.solve(y_.get(), x_.get());
+            cols_.solve(x_.get(), y_.get());
+        }
+        x_.part();
+        y_.part();
+    }
+
+    /// The losses of the entries, and the ridges of both sides.
+    SideLoss losses() {
+        SideLoss loss;
+        if constexpr (std::is_same_v<Side, SparseSide<R>>) {
+            loss = cols_.losses(y_.get(), col_extras_);
+        } else {
+            loss = cols_.losses(y_.get());
+        }
+        loss.ridge += rows_.ridge(x_.get());
+        return loss;
+    }
+
+    double certificate() {
+        if constexpr (std::is_same_v<Side, SparseSide<R>>) {
+            return cols_.certificate(y_.get(), col_extras_);
+        } else {
+            return cols_.certificate(y_.get());
+        }
+    }
+
+private:
+    Factors<R>& factors_;
+    Side& rows_;
+    Side& cols_;
+    SideExtras<R> row_extras_, col_extras_;
+    BiasedFactors<R> x_, y_;
+};
+
+/// The alternation, on sides of either kind. `weight` is that of all entries together.
+template <Real R, class Side>
+void alternate(Factors<R>& factors, Alternation<R, Side> sides, double weight,
+               const AlsOptions& options, const Steering& steering,
+               const std::function<void()>& before_last) {
+    RANKFOLD_EXPECT(options.k > 0 && options.sweeps >= 0 && options.threads > 0);
+    const Communicator& comm = factors.rows.comm();
     TensorList state = factors.tensors();
-    state.scalars["global_mean"] = mean;
+    state.scalars["global_mean"] = factors.global_mean;
     TensorList restored = state;
+    const double alpha0 = row_problem(options, 0.0, 1).alpha0;
     factors.history.columns = {"sweep", "objective"};
     if (!options.implicit) factors.history.columns.emplace_back("train_rmse");
 
-    for (Index sweep = steering.restore(restored); sweep < options.sweeps; ++sweep) {
-        rows.solve(factors.cols, factors.rows);
-        cols.solve(factors.rows, factors.cols);
+    const Index first = steering.restore(restored);
+    sides.join();
+    for (Index sweep = first; sweep < options.sweeps; ++sweep) {
+        if (sweep + 1 == options.sweeps) before_last();
+        sides.sweep();
         Progress progress{
             .unit = "sweep", .step = sweep + 1, .steps = options.sweeps, .values = {}};
         {
             const auto phase = comm.ledger().phase("als objective");
-            const SideLoss loss = cols.losses(factors.cols);
-            double objective = loss.entries + loss.ridge + rows.ridge(factors.rows);
-            if (problem.alpha0 != 0.0) {
-                objective += problem.alpha0 * all_pairs_square(factors.rows, factors.cols);
-            }
+            const SideLoss loss = sides.losses();
+            double objective = loss.entries + loss.ridge;
+            if (alpha0 != 0.0) objective += alpha0 * all_pairs_square(factors.rows, factors.cols);
             progress.values.emplace_back("objective", objective);
             if (!options.implicit) {
-                progress.values.emplace_back("train_rmse", std::sqrt(loss.entries / entries));
+                progress.values.emplace_back("train_rmse", std::sqrt(loss.entries / weight));
             }
             if (!std::isfinite(objective)) {
                 throw Error(Fault::check,
@@ -85,9 +141,13 @@ Factors<R> alternate(const Matrix& a, const Matrix& a_transposed, double entries
         for (const auto& [name, value] : progress.values) {
             factors.history.rows.back().push_back(value);
         }
-        if (steering.after(progress, state) == Verdict::stop) break;
+        const bool stop = steering.after(progress, state) == Verdict::stop;
+        if (stop || sweep + 1 == options.sweeps) {
+            const auto phase = comm.ledger().phase("als certificate");
+            factors.certificate = {{"gradient", sides.certificate()}};
+        }
+        if (stop) break;
     }
-    return factors;
 }
 
 /// The mean of all given values, from one partial sum a shard.
@@ -98,18 +158,21 @@ double mean_of(const Communicator& comm, Range shards, Index entries, const Sum&
     return reproducible_sum(comm, sums) / static_cast<double>(entries);
 }
 
+template <Real R>
+double value_sum(const CsrView<R>& rows) {
+    double sum = 0.0;
+    for (Index i = 0; i < rows.rows; ++i) {
+        for (const R v : rows.row_values(i)) sum += static_cast<double>(v);
+    }
+    return sum;
+}
+
 /// μ of a sparse matrix.
 template <Real R>
 double entry_mean(const BlockRowCsr<R>& a, const AlsOptions& options) {
     if (options.implicit || options.centering == Centering::none) return 0.0;
-    return mean_of(a.comm(), a.shards(), a.nnz(), [&](Index s) {
-        const CsrView<R> rows = a.shard(s);
-        double sum = 0.0;
-        for (Index i = 0; i < rows.rows; ++i) {
-            for (const R v : rows.row_values(i)) sum += static_cast<double>(v);
-        }
-        return sum;
-    });
+    return mean_of(a.comm(), a.shards(), a.nnz(),
+                   [&](Index s) { return value_sum<R>(a.shard(s)); });
 }
 
 }  // namespace
@@ -122,7 +185,8 @@ RowProblem row_problem(const AlsOptions& options, double mean, Index cols) {
         return RowProblem::implicit_unobserved(*options.unobserved_weight, options.lambda,
                                                options.lambda_exponent, cols);
     }
-    return RowProblem::implicit(options.alpha, options.lambda, options.lambda_exponent);
+    return RowProblem::implicit(options.base_confidence, options.alpha, options.lambda,
+                                options.lambda_exponent);
 }
 
 template <Real R>
@@ -132,26 +196,50 @@ Factors<R> start_factors(const BlockRowCsr<R>& a, const BlockRowCsr<R>& transpos
 }
 
 template <Real R>
-Factors<R> als(const BlockRowCsr<R>& a, const AlsOptions& options, const Steering& steering) {
-    const double mean = entry_mean(a, options);
+Factors<R> als(const BlockRowCsr<R>& a, const AlsOptions& options, const Steering& steering,
+               const BlockRowCsr<R>* confidences) {
+    RANKFOLD_EXPECT(!(options.implicit && options.biases));
+    const Communicator& comm = a.comm();
     BlockRowCsr<R> transposed;
+    BlockRowCsr<R> col_confidences;
     {
-        const auto phase = a.comm().ledger().phase("transpose");
+        const auto phase = comm.ledger().phase("transpose");
         transposed = transpose(a);
+        if (confidences != nullptr) col_confidences = transpose(*confidences);
     }
-    if (!options.implicit && options.centering == Centering::biases) {
-        Biases<R> biases = fit_biases(a, transposed, mean, options.bias_damping);
-        const BlockRowCsr<R> rest = subtract(a, biases);
-        return alternate<R, SparseSide>(rest, transpose(rest), static_cast<double>(a.nnz()), mean,
-                                        options, steering, std::move(biases));
+    const double mean = entry_mean(a, options);
+    double weight = static_cast<double>(a.nnz());
+    SideExtras<R> row_extras;
+    SideExtras<R> col_extras;
+    if (confidences != nullptr) {
+        row_extras.confidences = confidences->local().values;
+        col_extras.confidences = col_confidences.local().values;
+        weight *= mean_of(comm, a.shards(), a.nnz(),
+                          [&](Index s) { return value_sum<R>(confidences->shard(s)); });
     }
-    return alternate<R, SparseSide>(a, transposed, static_cast<double>(a.nnz()), mean, options,
-                                    steering);
+    Factors<R> factors = start<R>(a, transposed, mean, options);
+    const Index width = options.k + (options.biases ? 1 : 0);
+    SideOptions side{.problem = row_problem(options, mean, a.cols()),
+                     .solver = options.solver,
+                     .biases = options.biases,
+                     .threads = options.threads,
+                     .axis = "row"};
+    SparseSide<R> rows(a, side, transposed.layout(), width);
+    side.problem = row_problem(options, mean, a.rows());
+    side.axis = "column";
+    SparseSide<R> cols(transposed, side, a.layout(), width);
+    alternate<R, SparseSide<R>>(factors, {factors, rows, cols, row_extras, col_extras}, weight,
+                                options, steering, [&] {
+                                    if (!options.exact_last) return;
+                                    rows.set_solver({});
+                                    cols.set_solver({});
+                                });
+    return factors;
 }
 
 template <Real R>
 Factors<R> als(const BlockRows<R>& a, const AlsOptions& options, const Steering& steering) {
-    RANKFOLD_EXPECT(!options.implicit && options.centering != Centering::biases);
+    RANKFOLD_EXPECT(!options.implicit && !options.biases);
     const Index entries = a.rows() * a.cols();
     double mean = 0.0;
     if (options.centering == Centering::mean) {
@@ -169,8 +257,14 @@ Factors<R> als(const BlockRows<R>& a, const AlsOptions& options, const Steering&
         const auto phase = a.comm().ledger().phase("transpose");
         transposed = transpose(a);
     }
-    return alternate<R, DenseSide>(a, transposed, static_cast<double>(entries), mean, options,
-                                   steering);
+    Factors<R> factors = start<R>(a, transposed, mean, options);
+    SideOptions side{.problem = row_problem(options, mean, a.cols()), .threads = options.threads};
+    DenseSide<R> rows(a, side, transposed.layout(), options.k);
+    side.axis = "column";
+    DenseSide<R> cols(transposed, side, a.layout(), options.k);
+    alternate<R, DenseSide<R>>(factors, {factors, rows, cols, {}, {}}, static_cast<double>(entries),
+                               options, steering, [] {});
+    return factors;
 }
 
 template <Real R>
@@ -188,8 +282,10 @@ BlockRowCsr<R> sparsify(const BlockRows<R>& a) {
     return {a.comm(), a.layout(), std::move(local)};
 }
 
-template Factors<float> als(const BlockRowCsr<float>&, const AlsOptions&, const Steering&);
-template Factors<double> als(const BlockRowCsr<double>&, const AlsOptions&, const Steering&);
+template Factors<float> als(const BlockRowCsr<float>&, const AlsOptions&, const Steering&,
+                            const BlockRowCsr<float>*);
+template Factors<double> als(const BlockRowCsr<double>&, const AlsOptions&, const Steering&,
+                             const BlockRowCsr<double>*);
 template Factors<float> als(const BlockRows<float>&, const AlsOptions&, const Steering&);
 template Factors<double> als(const BlockRows<double>&, const AlsOptions&, const Steering&);
 template Factors<float> start_factors(const BlockRowCsr<float>&, const BlockRowCsr<float>&,

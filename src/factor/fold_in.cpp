@@ -1,6 +1,5 @@
 #include <rankfold/factor/fold_in.hpp>
 
-#include <rankfold/factor/biases.hpp>
 #include <rankfold/factor/half_sweep.hpp>
 
 namespace rankfold {
@@ -25,21 +24,22 @@ Factors<R> beside(const Communicator& comm, const ShardLayout& rows, const Facto
 template <Real R>
 Factors<R> fold_in_als(const BlockRowCsr<R>& a, const Factors<R>& model,
                        const AlsOptions& options) {
-    RANKFOLD_EXPECT(a.cols() == model.cols.rows());
+    RANKFOLD_EXPECT(a.cols() == model.cols.rows() && options.biases == model.col_bias.has_value());
     Factors<R> folded = beside(a.comm(), a.layout(), model);
-    const RowProblem problem = row_problem(options, model.global_mean, a.cols());
-    const auto solve = [&](const BlockRowCsr<R>& rows) {
-        SparseSide<R>(rows, problem, model.cols.layout(), model.k(), options.threads, "row")
-            .solve(model.cols, folded.rows);
-    };
-    if (model.row_bias && model.col_bias) {
-        Biases<R> biases{row_biases(a, *model.col_bias, model.global_mean, options.bias_damping),
-                         model.col_bias->clone()};
-        solve(subtract(a, biases));
-        folded.row_bias = std::move(biases.rows);
-    } else {
-        solve(a);
-    }
+    std::optional<BlockRows<R>> no_bias;
+    if (options.biases) folded.row_bias = BlockRows<R>(a.comm(), a.layout(), 1);
+    BiasedFactors<R> y(folded.cols, options.biases ? folded.col_bias : no_bias);
+    BiasedFactors<R> x(folded.rows, folded.row_bias);
+    y.join();
+    SparseSide<R> side(a,
+                       {.problem = row_problem(options, model.global_mean, a.cols()),
+                        .solver = {},
+                        .biases = options.biases,
+                        .threads = options.threads,
+                        .axis = "row"},
+                       model.cols.layout(), y.get().cols());
+    side.solve(y.get(), x.get());
+    x.part();
     return folded;
 }
 
@@ -47,9 +47,12 @@ template <Real R>
 Factors<R> fold_in_als(const BlockRows<R>& a, const Factors<R>& model, const AlsOptions& options) {
     RANKFOLD_EXPECT(a.cols() == model.cols.rows() && !options.implicit);
     Factors<R> folded = beside(a.comm(), a.layout(), model);
-    DenseSide<R>(a, row_problem(options, model.global_mean, a.cols()), model.cols.layout(),
-                 model.k(), options.threads, "row")
-        .solve(model.cols, folded.rows);
+    DenseSide<R> side(a,
+                      {.problem = row_problem(options, model.global_mean, a.cols()),
+                       .solver = {},
+                       .threads = options.threads},
+                      model.cols.layout(), model.k());
+    side.solve(model.cols, folded.rows);
     return folded;
 }
 

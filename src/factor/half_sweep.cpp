@@ -1,7 +1,7 @@
 #include <rankfold/factor/half_sweep.hpp>
 
 #include <algorithm>
-#include <atomic>
+#include <cmath>
 #include <limits>
 
 #include <omp.h>
@@ -15,25 +15,13 @@ namespace rankfold {
 
 namespace {
 
-/// Remembers the lowest row that a parallel loop could not solve.
-class FirstBadRow {
-public:
-    void note(Index row) {
-        Index seen = row_.load();
-        while (row < seen && !row_.compare_exchange_weak(seen, row)) {
-        }
-    }
-    /// Throws on all ranks if any noted a row. @collective
-    void check(const Communicator& comm, const char* axis) const {
-        const Index row = comm.all_reduce(row_.load(), Reduce::min);
-        if (row == none) return;
-        throw NotPositiveDefinite(axis, row);
-    }
-
-private:
-    static constexpr Index none = std::numeric_limits<Index>::max();
-    std::atomic<Index> row_{none};
-};
+/// Throws on all ranks if any rank has a row that could not be solved; the least is named.
+/// @collective
+void check_rows(const Communicator& comm, Index first_bad, const char* axis) {
+    const Index row = comm.all_reduce(first_bad, Reduce::min);
+    if (row == RowSolver<double>::none) return;
+    throw NotPositiveDefinite(axis, row);
+}
 
 /// Runs body(shard) for these shards on `threads` threads. @pre body does not throw
 template <class Body>
@@ -42,13 +30,15 @@ void for_each_shard(Range shards, Index threads, const Body& body) {
     for (Index s = shards.begin; s < shards.end; ++s) body(s);
 }
 
-/// alpha AᵀA of a factor matrix, upper triangle, rounded to its own precision.
+/// alpha AᵀA of a factor matrix, both triangles, rounded to its own precision.
 template <Real R>
 DenseMatrix<R> scaled_gram(const BlockRows<R>& y, double alpha) {
     const DenseMatrix<double> exact = gram(y);
     DenseMatrix<R> result(y.cols(), y.cols());
-    for (std::size_t i = 0; i < exact.data().size(); ++i) {
-        result.data()[i] = static_cast<R>(alpha * exact.data()[i]);
+    for (Index i = 0; i < y.cols(); ++i) {
+        for (Index j = i; j < y.cols(); ++j) {
+            result(i, j) = result(j, i) = static_cast<R>(alpha * exact(i, j));
+        }
     }
     return result;
 }
@@ -63,29 +53,60 @@ double square_norm(std::span<const R> x) {
 }  // namespace
 
 template <Real R>
-SparseSide<R>::SparseSide(const BlockRowCsr<R>& a, const RowProblem& problem,
-                          const ShardLayout& fixed, Index k, Index threads, const char* axis)
-    : a_{a},
-      problem_{problem},
-      threads_{threads},
-      axis_{axis},
-      exchange_{RowExchange::all(a.comm(), fixed)} {
-    for (Index t = 0; t < threads; ++t) solvers_.emplace_back(k);
+BiasedFactors<R>::BiasedFactors(BlockRows<R>& factors, std::optional<BlockRows<R>>& bias)
+    : factors_{factors}, bias_{bias} {
+    if (bias_) joined_ = BlockRows<R>(factors.comm(), factors.layout(), factors.cols() + 1);
+}
+
+template <Real R>
+void BiasedFactors<R>::join() {
+    if (!bias_) return;
+    for (Index i = 0; i < factors_.local().rows(); ++i) {
+        std::ranges::copy(factors_.local().row(i), joined_.local().row(i).begin());
+        joined_.local()(i, factors_.cols()) = bias_->local()(i, 0);
+    }
+}
+
+template <Real R>
+void BiasedFactors<R>::part() {
+    if (!bias_) return;
+    for (Index i = 0; i < factors_.local().rows(); ++i) {
+        std::copy_n(joined_.local().row(i).begin(), factors_.cols(),
+                    factors_.local().row(i).begin());
+        bias_->local()(i, 0) = joined_.local()(i, factors_.cols());
+    }
+}
+
+template <Real R>
+SparseSide<R>::SparseSide(const BlockRowCsr<R>& a, const SideOptions& options,
+                          const ShardLayout& fixed, Index k)
+    : a_{a}, options_{options}, exchange_{RowExchange::all(a.comm(), fixed)} {
+    for (Index t = 0; t < options.threads; ++t) {
+        solvers_.emplace_back(options.problem, k, options.solver);
+    }
+}
+
+template <Real R>
+void SparseSide<R>::set_solver(const SolverOptions& solver) {
+    options_.solver = solver;
+    for (auto& one : solvers_) one = RowSolver<R>(options_.problem, fixed_.cols(), solver);
 }
 
 template <Real R>
 RowData<R> SparseSide<R>::row(Index local, const SideExtras<R>& extras) const {
     const CsrView<R> rows = a_.local().view();
-    RowData<R> row{.cols = rows.row_cols(local), .values = rows.row_values(local)};
-    const Index end = rows.row_ptr[local + 1];
-    row.following =
-        std::span<const ColIndex>(a_.local().col_idx).subspan(static_cast<std::size_t>(end));
+    RowData<R> row{.index = a_.first_row() + local,
+                   .cols = rows.row_cols(local),
+                   .values = rows.row_values(local)};
+    const auto begin = static_cast<std::size_t>(rows.row_ptr[local]);
+    const auto end = static_cast<std::size_t>(rows.row_ptr[local + 1]);
+    row.following = std::span<const ColIndex>(a_.local().col_idx).subspan(end);
     row.count = extras.counts.empty() ? rows.row_nnz(local)
                                       : extras.counts[static_cast<std::size_t>(local)];
-    if (!extras.targets.empty()) {
-        row.targets =
-            extras.targets.subspan(static_cast<std::size_t>(rows.row_ptr[local]), row.cols.size());
+    if (!extras.confidences.empty()) {
+        row.confidences = extras.confidences.subspan(begin, end - begin);
     }
+    if (!extras.targets.empty()) row.targets = extras.targets.subspan(begin, end - begin);
     if (extras.prior != nullptr) row.prior = extras.prior->local().row(local);
     return row;
 }
@@ -93,45 +114,60 @@ RowData<R> SparseSide<R>::row(Index local, const SideExtras<R>& extras) const {
 template <Real R>
 void SparseSide<R>::gather(const BlockRows<R>& y) {
     const auto phase = a_.comm().ledger().phase("als exchange");
-    if (fixed_.cols() != y.cols()) fixed_ = DenseMatrix<R>(exchange_.buffer_rows(), y.cols());
+    const Index k = y.cols();
+    if (fixed_.cols() != k) fixed_ = DenseMatrix<R>(exchange_.buffer_rows(), k);
     exchange_.gather(y, fixed_.view());
+    if (!options_.biases) return;
+    offsets_.resize(static_cast<std::size_t>(fixed_.rows()));
+    for (Index j = 0; j < fixed_.rows(); ++j) {
+        offsets_[static_cast<std::size_t>(j)] = std::exchange(fixed_(j, k - 1), R{1});
+    }
 }
 
 template <Real R>
 void SparseSide<R>::solve(const BlockRows<R>& y, BlockRows<R>& x, const SideExtras<R>& extras) {
     gather(y);
-    DenseMatrix<R> shared;
-    if (problem_.alpha0 != 0.0) {
+    if (options_.problem.alpha0 != 0.0) {
         const auto phase = a_.comm().ledger().phase("als gram");
-        shared = scaled_gram(y, problem_.alpha0);
+        gram_ = scaled_gram(y, options_.problem.alpha0);
     }
     const auto phase = a_.comm().ledger().phase("als solve");
-    FirstBadRow bad;
-    for_each_shard(a_.shards(), threads_, [&](Index s) {
+    for (auto& solver : solvers_) {
+        solver.begin(std::as_const(fixed_).view(), std::as_const(gram_).view(), offsets_);
+    }
+    for_each_shard(a_.shards(), options_.threads, [&](Index s) {
         RowSolver<R>& solver = solvers_[static_cast<std::size_t>(omp_get_thread_num())];
         const Range rows = a_.layout().shard_rows(s);
-        for (Index i = rows.begin; i < rows.end; ++i) {
-            const Index local = i - a_.first_row();
-            if (!solver.solve(problem_, row(local, extras), fixed_.view(),
-                              std::as_const(shared).view(), x.local().row(local))) {
-                bad.note(i);
-            }
+        for (Index i = rows.begin - a_.first_row(); i < rows.end - a_.first_row(); ++i) {
+            solver.add(row(i, extras), x.local().row(i));
         }
+        solver.finish();
     });
-    bad.check(a_.comm(), axis_);
+    Index first_bad = RowSolver<R>::none;
+    for (const auto& solver : solvers_) first_bad = std::min(first_bad, solver.first_bad());
+    check_rows(a_.comm(), first_bad, options_.axis);
     a_.comm().ledger().add_flops(half_sweep_flops(a_.local().nnz(), a_.local().rows(), x.cols()));
+}
+
+template <Real R>
+void SparseSide<R>::score_row(const RowData<R>& row, std::span<const R> x, std::span<R> out) const {
+    gather_dots<R>(fixed_.view(), row.cols, x, out);
+    if (offsets_.empty()) return;
+    for (std::size_t e = 0; e < out.size(); ++e) {
+        out[e] += offsets_[static_cast<std::size_t>(row.cols[e])];
+    }
 }
 
 template <Real R>
 void SparseSide<R>::scores(const BlockRows<R>& x, std::span<R> out) const {
     const CsrView<R> rows = a_.local().view();
     RANKFOLD_EXPECT(out.size() == static_cast<std::size_t>(a_.local().nnz()));
-    for_each_shard(a_.shards(), threads_, [&](Index s) {
+    for_each_shard(a_.shards(), options_.threads, [&](Index s) {
         const Range range = a_.layout().shard_rows(s);
         for (Index i = range.begin - a_.first_row(); i < range.end - a_.first_row(); ++i) {
-            gather_dots<R>(fixed_.view(), rows.row_cols(i), x.local().row(i),
-                           out.subspan(static_cast<std::size_t>(rows.row_ptr[i]),
-                                       static_cast<std::size_t>(rows.row_nnz(i))));
+            score_row(row(i, {}), x.local().row(i),
+                      out.subspan(static_cast<std::size_t>(rows.row_ptr[i]),
+                                  static_cast<std::size_t>(rows.row_nnz(i))));
         }
     });
 }
@@ -139,22 +175,25 @@ void SparseSide<R>::scores(const BlockRows<R>& x, std::span<R> out) const {
 template <Real R>
 SideLoss SparseSide<R>::losses(const BlockRows<R>& x, const SideExtras<R>& extras) const {
     std::vector<double> terms(static_cast<std::size_t>(2 * a_.shards().size()));
-    for_each_shard(a_.shards(), threads_, [&](Index s) {
+    const RowProblem& problem = options_.problem;
+    for_each_shard(a_.shards(), options_.threads, [&](Index s) {
         const Range rows = a_.layout().shard_rows(s);
         SideLoss sum;
         std::vector<R> scores;
         for (Index i = rows.begin - a_.first_row(); i < rows.end - a_.first_row(); ++i) {
             const RowData<R> data = row(i, extras);
-            const auto factors = x.local().row(i);
             scores.resize(data.cols.size());
-            gather_dots<R>(fixed_.view(), data.cols, factors, scores);
+            score_row(data, x.local().row(i), scores);
             for (std::size_t e = 0; e < scores.size(); ++e) {
                 const auto v = static_cast<double>(data.values[e]);
-                const double b = data.targets.empty() ? problem_.target(v)
+                const double c =
+                    data.confidences.empty() ? 1.0 : static_cast<double>(data.confidences[e]);
+                const double b = data.targets.empty() ? c * problem.target(v)
                                                       : static_cast<double>(data.targets[e]);
-                sum.entries += problem_.entry_loss(v, b, static_cast<double>(scores[e]));
+                sum.entries +=
+                    problem.entry_loss(v, c * problem.weight(v), b, static_cast<double>(scores[e]));
             }
-            sum.ridge += row_ridge(data, factors);
+            sum.ridge += row_ridge(data, x.local().row(i));
         }
         const auto at = static_cast<std::size_t>(2 * (s - a_.shards().begin));
         terms[at] = sum.entries;
@@ -163,6 +202,23 @@ SideLoss SparseSide<R>::losses(const BlockRows<R>& x, const SideExtras<R>& extra
     double sums[2];
     reproducible_sum(a_.comm(), terms, sums);
     return {sums[0], sums[1]};
+}
+
+template <Real R>
+double SparseSide<R>::certificate(const BlockRows<R>& x, const SideExtras<R>& extras) {
+    for (auto& solver : solvers_) {
+        solver.begin(std::as_const(fixed_).view(), std::as_const(gram_).view(), offsets_);
+    }
+    std::vector<double> largest(static_cast<std::size_t>(options_.threads), 0.0);
+    for_each_shard(a_.shards(), options_.threads, [&](Index s) {
+        const auto thread = static_cast<std::size_t>(omp_get_thread_num());
+        const Range rows = a_.layout().shard_rows(s);
+        for (Index i = rows.begin - a_.first_row(); i < rows.end - a_.first_row(); ++i) {
+            largest[thread] = std::max(largest[thread], solvers_[thread].relative_residual(
+                                                            row(i, extras), x.local().row(i)));
+        }
+    });
+    return a_.comm().all_reduce(std::ranges::max(largest), Reduce::max);
 }
 
 template <Real R>
@@ -182,48 +238,47 @@ double SparseSide<R>::ridge(const BlockRows<R>& x, const SideExtras<R>& extras) 
 template <Real R>
 double SparseSide<R>::row_ridge(const RowData<R>& row, std::span<const R> x) const {
     double sum = 0.0;
-    if (row.count > 0) sum = problem_.row_lambda(row.count) * square_norm(x);
+    if (row.count > 0) sum = options_.problem.row_lambda(row.count) * square_norm(x);
     for (std::size_t f = 0; f < row.prior.size(); ++f) {
         const double d = static_cast<double>(x[f]) - static_cast<double>(row.prior[f]);
-        sum += problem_.prior_weight * d * d;
+        sum += options_.problem.prior_weight * d * d;
     }
     return sum;
 }
 
 template <Real R>
-DenseSide<R>::DenseSide(const BlockRows<R>& a, const RowProblem& problem, const ShardLayout& fixed,
-                        Index /*k*/, Index threads, const char* axis)
+DenseSide<R>::DenseSide(const BlockRows<R>& a, const SideOptions& options, const ShardLayout& fixed,
+                        Index k)
     : a_{a},
-      problem_{problem},
-      threads_{threads},
-      axis_{axis},
-      exchange_{RowExchange::all(a.comm(), fixed)} {}
+      options_{options},
+      exchange_{RowExchange::all(a.comm(), fixed)},
+      fixed_(exchange_.buffer_rows(), k) {}
 
 template <Real R>
 void DenseSide<R>::solve(const BlockRows<R>& y, BlockRows<R>& x) {
     const Index k = y.cols();
     {
         const auto phase = a_.comm().ledger().phase("als exchange");
-        if (fixed_.rows() == 0) fixed_ = DenseMatrix<R>(exchange_.buffer_rows(), k);
         exchange_.gather(y, fixed_.view());
     }
     const auto phase = a_.comm().ledger().phase("als solve");
-    DenseMatrix<R> normal = scaled_gram(y, 1.0);
-    const double lambda = problem_.row_lambda(a_.cols());
-    for (Index f = 0; f < k; ++f) normal(f, f) += static_cast<R>(lambda);
-    FirstBadRow bad;
+    normal_ = scaled_gram(y, 1.0);
+    const double lambda = options_.problem.row_lambda(a_.cols());
+    for (Index f = 0; f < k; ++f) normal_(f, f) += static_cast<R>(lambda);
+    DenseMatrix<R> normal = normal_.clone();
     const R tiny = lambda > 0.0 ? R{0} : static_cast<R>(k) * std::numeric_limits<R>::epsilon();
-    if (cholesky_upper<R>(normal.view(), tiny) >= 0) bad.note(0);
-    bad.check(a_.comm(), axis_);
-    std::vector<R> shift(static_cast<std::size_t>(k), R{0});  // −μ Σ_j y_j
+    const bool singular = cholesky_upper<R>(normal.view(), tiny) >= 0;
+    check_rows(a_.comm(), singular ? 0 : RowSolver<R>::none, options_.axis);
+    shift_.assign(static_cast<std::size_t>(k), R{0});
     for (Index j = 0; j < fixed_.rows(); ++j) {
         for (Index f = 0; f < k; ++f) {
-            shift[static_cast<std::size_t>(f)] += static_cast<R>(problem_.b0) * fixed_(j, f);
+            shift_[static_cast<std::size_t>(f)] +=
+                static_cast<R>(options_.problem.b0) * fixed_(j, f);
         }
     }
-    for_each_shard(a_.shards(), threads_, [&](Index s) {
+    for_each_shard(a_.shards(), options_.threads, [&](Index s) {
         const MatrixView<R> out = x.shard(s);
-        for (Index i = 0; i < out.rows; ++i) std::ranges::copy(shift, out.row(i).begin());
+        for (Index i = 0; i < out.rows; ++i) std::ranges::copy(shift_, out.row(i).begin());
         gemm<R>(Transpose::no, Transpose::no, R{1}, a_.shard(s), fixed_.view(), R{1}, out);
         cholesky_solve_rows<R>(std::as_const(normal).view(), out);
     });
@@ -236,7 +291,7 @@ void DenseSide<R>::solve(const BlockRows<R>& y, BlockRows<R>& x) {
 template <Real R>
 SideLoss DenseSide<R>::losses(const BlockRows<R>& x) const {
     std::vector<double> terms(static_cast<std::size_t>(2 * a_.shards().size()));
-    for_each_shard(a_.shards(), threads_, [&](Index s) {
+    for_each_shard(a_.shards(), options_.threads, [&](Index s) {
         const MatrixView<const R> values = a_.shard(s);
         DenseMatrix<R> scores(values.rows, values.cols);
         gemm<R>(Transpose::no, Transpose::yes, R{1}, x.shard(s), fixed_.view(), R{0},
@@ -245,8 +300,8 @@ SideLoss DenseSide<R>::losses(const BlockRows<R>& x) const {
         for (Index i = 0; i < values.rows; ++i) {
             for (Index j = 0; j < values.cols; ++j) {
                 const auto v = static_cast<double>(values(i, j));
-                sum +=
-                    problem_.entry_loss(v, problem_.target(v), static_cast<double>(scores(i, j)));
+                sum += options_.problem.entry_loss(v, 1.0, options_.problem.target(v),
+                                                   static_cast<double>(scores(i, j)));
             }
         }
         const auto at = static_cast<std::size_t>(2 * (s - a_.shards().begin));
@@ -268,10 +323,30 @@ double DenseSide<R>::ridge(const BlockRows<R>& x) const {
 }
 
 template <Real R>
+double DenseSide<R>::certificate(const BlockRows<R>& x) const {
+    double largest = 0.0;
+    for (Index s = a_.shards().begin; s < a_.shards().end; ++s) {
+        const MatrixView<const R> rows = a_.shard(s);
+        DenseMatrix<R> rhs(rows.rows, fixed_.cols());
+        for (Index i = 0; i < rows.rows; ++i) std::ranges::copy(shift_, rhs.row(i).begin());
+        gemm<R>(Transpose::no, Transpose::no, R{1}, rows, fixed_.view(), R{1}, rhs.view());
+        DenseMatrix<R> gradient = rhs.clone();
+        gemm<R>(Transpose::no, Transpose::no, R{-1}, x.shard(s), normal_.view(), R{1},
+                gradient.view());
+        for (Index i = 0; i < rows.rows; ++i) {
+            const double size = square_norm<R>(rhs.row(i));
+            if (size == 0.0) continue;
+            largest = std::max(largest, std::sqrt(square_norm<R>(gradient.row(i)) / size));
+        }
+    }
+    return a_.comm().all_reduce(largest, Reduce::max);
+}
+
+template <Real R>
 double DenseSide<R>::shard_ridge(MatrixView<const R> x) const {
     double sum = 0.0;
     for (Index i = 0; i < x.rows; ++i) sum += square_norm(x.row(i));
-    return problem_.row_lambda(a_.cols()) * sum;
+    return options_.problem.row_lambda(a_.cols()) * sum;
 }
 
 template <Real R>
@@ -286,6 +361,8 @@ double all_pairs_square(const BlockRows<R>& x, const BlockRows<R>& y) {
     return sum;
 }
 
+template class BiasedFactors<float>;
+template class BiasedFactors<double>;
 template class SparseSide<float>;
 template class SparseSide<double>;
 template class DenseSide<float>;

@@ -120,10 +120,10 @@ DeepMfModel<R> fit_deep_mf(const BlockRowCsr<R>& a, const DeepMfOptions& options
     model.network.initialize(options.train.seed);
 
     const double mean = factors.global_mean;
-    SparseSide<R> rows(matrix, row_problem(als, mean, a.cols()), factors.cols.layout(), options.k,
-                       options.train.threads, "row");
-    const SparseSide<R> cols(transposed, row_problem(als, mean, a.rows()), factors.rows.layout(),
-                             options.k, options.train.threads, "column");
+    SideOptions side{.problem = row_problem(als, mean, a.cols()), .threads = options.train.threads};
+    SparseSide<R> rows(matrix, side, factors.cols.layout(), options.k);
+    side.problem = row_problem(als, mean, a.rows());
+    const SparseSide<R> cols(transposed, side, factors.rows.layout(), options.k);
     EntrySamples<R> samples(matrix, options.micro_batches > 0
                                         ? options.micro_batches
                                         : default_micro_batches(options.train.batch));

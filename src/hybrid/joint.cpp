@@ -157,8 +157,12 @@ private:
         side.problem = problem;
         side.counts = entry_counts(a, options_.als.implicit && !options_.hidden.empty());
         side.solver = std::make_unique<SparseSide<R>>(
-            a, problem, transposed ? matrix_.layout() : transposed_.layout(), options_.als.k,
-            options_.als.threads, axis);
+            a,
+            SideOptions{.problem = problem,
+                        .solver = options_.als.solver,
+                        .threads = options_.als.threads,
+                        .axis = axis},
+            transposed ? matrix_.layout() : transposed_.layout(), options_.als.k);
     }
 
     void add_prior(const BlockRows<R>* features, JointSide<R>& side, const BlockRows<R>& factors,

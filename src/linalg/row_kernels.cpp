@@ -1,7 +1,6 @@
 #include <rankfold/linalg/row_kernels.hpp>
 
 #include <algorithm>
-#include <cmath>
 
 #include <hwy/cache_control.h>
 
@@ -20,25 +19,43 @@ namespace hn = hwy::HWY_NAMESPACE;
 // Register tile: `tile_rows` rows of G times `tile_vectors` vectors of its columns; the product
 // leaves room for the operands in 32 (AVX-512) or 16 registers.
 constexpr Index tile_rows = 6;
-constexpr Index tile_vectors = HWY_TARGET == HWY_AVX3 || HWY_TARGET == HWY_AVX3_DL ? 4 : 2;
+constexpr Index tile_vectors = HWY_TARGET == HWY_AVX3 ? 4 : 2;
 
 template <class R>
 using Tag = hn::CappedTag<R, 64 / sizeof(R)>;
 
-/// G[rows i … i+ROWS) x [columns j … j+VECS·N) += Pᵀ Q there.
-template <Index ROWS, Index VECS, class R>
-HWY_INLINE void update_tile(Index n, const R* HWY_RESTRICT p, Index ldp, const R* HWY_RESTRICT q,
-                            Index ldq, R* HWY_RESTRICT g, Index ldg) {
-    const Tag<R> d;
+template <class R>
+HWY_INLINE void prefetch_row(MatrixView<const R> y, ColIndex row) {
+    const R* from = y.data + row * y.ld;
+    for (Index c = 0; c < y.cols; c += 64 / Index{sizeof(R)}) hwy::Prefetch(from + c);
+}
+
+/// Hands out upcoming rows to fetch, a few a call.
+template <class R>
+struct Fetcher {
+    const Upcoming<R>& upcoming;
+    std::size_t portion;
+    std::size_t next = 0;
+
+    HWY_INLINE void fetch() {
+        const std::size_t end = std::min(next + portion, upcoming.rows.size());
+        for (; next < end; ++next) prefetch_row(upcoming.y, upcoming.rows[next]);
+    }
+};
+
+/// G[rows i … i+ROWS) x [columns j … j+VECS·N) += Pᵀ Q there, vectors of kind D.
+template <Index ROWS, Index VECS, class D, class R>
+HWY_INLINE void update_tile(D d, Index n, const R* HWY_RESTRICT p, Index ldp,
+                            const R* HWY_RESTRICT q, Index ldq, R* HWY_RESTRICT g, Index ldg) {
     const Index lanes = static_cast<Index>(hn::Lanes(d));
-    hn::Vec<Tag<R>> sum[ROWS][VECS];
+    hn::Vec<D> sum[ROWS][VECS];
     HWY_UNROLL(8)
     for (Index r = 0; r < ROWS; ++r) {
         HWY_UNROLL(8)
         for (Index v = 0; v < VECS; ++v) sum[r][v] = hn::Zero(d);
     }
     for (Index e = 0; e < n; ++e) {
-        hn::Vec<Tag<R>> right[VECS];
+        hn::Vec<D> right[VECS];
         HWY_UNROLL(8)
         for (Index v = 0; v < VECS; ++v) right[v] = hn::LoadU(d, q + e * ldq + v * lanes);
         HWY_UNROLL(8)
@@ -58,93 +75,41 @@ HWY_INLINE void update_tile(Index n, const R* HWY_RESTRICT p, Index ldp, const R
     }
 }
 
+/// Columns left of the diagonal's half vector are not needed.
 template <Index ROWS, class R>
-HWY_INLINE void update_rows(MatrixView<const R> p, MatrixView<const R> q, MatrixView<R> g,
-                            Index i) {
-    const Index lanes = static_cast<Index>(hn::Lanes(Tag<R>()));
+HWY_INLINE void update_rows(MatrixView<const R> p, MatrixView<const R> q, MatrixView<R> g, Index i,
+                            Fetcher<R>& fetcher) {
+    const Tag<R> full;
+    const hn::Half<Tag<R>> half;
+    const Index lanes = static_cast<Index>(hn::Lanes(full));
+    const Index half_lanes = static_cast<Index>(hn::Lanes(half));
     const Index width = (p.cols + lanes - 1) / lanes * lanes;
-    Index j = i / lanes * lanes;  // columns left of the diagonal's vector are not needed
-    const auto run = [&]<Index VECS>() {
-        for (; j + VECS * lanes <= width; j += VECS * lanes) {
-            update_tile<ROWS, VECS>(p.rows, p.data + i, p.ld, q.data + j, q.ld,
-                                    g.data + i * g.ld + j, g.ld);
-        }
+    Index j = i / half_lanes * half_lanes;
+    const auto run = [&]<Index VECS>(auto d) {
+        fetcher.fetch();
+        update_tile<ROWS, VECS>(d, p.rows, p.data + i, p.ld, q.data + j, q.ld,
+                                g.data + i * g.ld + j, g.ld);
+        j += VECS * static_cast<Index>(hn::Lanes(d));
     };
-    run.template operator()<tile_vectors>();
-    if constexpr (tile_vectors > 2) run.template operator()<2>();
-    run.template operator()<1>();
+    if (j % lanes != 0) run.template operator()<1>(half);
+    while (j + tile_vectors * lanes <= width) run.template operator()<tile_vectors>(full);
+    if constexpr (tile_vectors > 2) {
+        if (j + 3 * lanes == width) run.template operator()<3>(full);
+        if (j + 2 * lanes == width) run.template operator()<2>(full);
+    }
+    if (j < width) run.template operator()<1>(full);
 }
 
 template <class R>
-void rank_update(MatrixView<const R> p, MatrixView<const R> q, MatrixView<R> g) {
+void rank_update(MatrixView<const R> p, MatrixView<const R> q, MatrixView<R> g,
+                 const Upcoming<R>& upcoming) {
     const Index k = p.cols;
+    // spread over the k / 6 groups of rows and their two tiles and more
+    Fetcher<R> fetcher{upcoming, 1 + upcoming.rows.size() * 2 / static_cast<std::size_t>(k)};
     Index i = 0;
-    for (; i + tile_rows <= k; i += tile_rows) update_rows<tile_rows>(p, q, g, i);
-    for (; i + 2 <= k; i += 2) update_rows<2>(p, q, g, i);
-    for (; i < k; ++i) update_rows<1>(p, q, g, i);
-}
-
-/// Rows i … i+4 of the upper factor: subtract what the rows above give, then factor the block.
-template <Index ROWS, Index VECS, class R>
-HWY_INLINE void subtract_above(MatrixView<R> a, Index i, Index j) {
-    const Tag<R> d;
-    const Index lanes = static_cast<Index>(hn::Lanes(d));
-    hn::Vec<Tag<R>> sum[ROWS][VECS];
-    HWY_UNROLL(8)
-    for (Index r = 0; r < ROWS; ++r) {
-        HWY_UNROLL(8)
-        for (Index v = 0; v < VECS; ++v) {
-            sum[r][v] = hn::LoadU(d, a.data + (i + r) * a.ld + j + v * lanes);
-        }
-    }
-    for (Index e = 0; e < i; ++e) {
-        const R* HWY_RESTRICT above = a.data + e * a.ld;
-        hn::Vec<Tag<R>> right[VECS];
-        HWY_UNROLL(8)
-        for (Index v = 0; v < VECS; ++v) right[v] = hn::LoadU(d, above + j + v * lanes);
-        HWY_UNROLL(8)
-        for (Index r = 0; r < ROWS; ++r) {
-            const auto left = hn::Set(d, above[i + r]);
-            HWY_UNROLL(8)
-            for (Index v = 0; v < VECS; ++v) sum[r][v] = hn::NegMulAdd(left, right[v], sum[r][v]);
-        }
-    }
-    HWY_UNROLL(8)
-    for (Index r = 0; r < ROWS; ++r) {
-        HWY_UNROLL(8)
-        for (Index v = 0; v < VECS; ++v) {
-            hn::StoreU(sum[r][v], d, a.data + (i + r) * a.ld + j + v * lanes);
-        }
-    }
-}
-
-/// Factors rows i … i+ROWS of A, whose columns from i on reach `width`. Returns a bad pivot or −1.
-template <Index ROWS, class R>
-HWY_INLINE Index factor_rows(MatrixView<R> a, Index i, Index width, R least) {
-    const Tag<R> d;
-    const Index lanes = static_cast<Index>(hn::Lanes(d));
-    const Index first = i / lanes * lanes;
-    Index j = first;
-    for (; j + 4 * lanes <= width; j += 4 * lanes) subtract_above<ROWS, 4>(a, i, j);
-    for (; j < width; j += lanes) subtract_above<ROWS, 1>(a, i, j);
-    for (Index r = i; r < i + ROWS; ++r) {
-        R* HWY_RESTRICT row = a.data + r * a.ld;
-        const R pivot = row[r];
-        if (!(pivot > least)) return r;
-        const auto scale = hn::Set(d, R{1} / std::sqrt(pivot));
-        for (Index c = first; c < width; c += lanes) {
-            hn::StoreU(hn::Mul(scale, hn::LoadU(d, row + c)), d, row + c);
-        }
-        for (Index s = r + 1; s < i + ROWS; ++s) {
-            R* HWY_RESTRICT below = a.data + s * a.ld;
-            const auto left = hn::Set(d, row[s]);
-            for (Index c = first; c < width; c += lanes) {
-                hn::StoreU(hn::NegMulAdd(left, hn::LoadU(d, row + c), hn::LoadU(d, below + c)), d,
-                           below + c);
-            }
-        }
-    }
-    return -1;
+    for (; i + tile_rows <= k; i += tile_rows) update_rows<tile_rows>(p, q, g, i, fetcher);
+    for (; i + 2 <= k; i += 2) update_rows<2>(p, q, g, i, fetcher);
+    for (; i < k; ++i) update_rows<1>(p, q, g, i, fetcher);
 }
 
 template <class R>
@@ -167,97 +132,195 @@ R dot_impl(const R* HWY_RESTRICT a, const R* HWY_RESTRICT b, Index n) {
 }
 
 template <class R>
-HWY_INLINE void prefetch_row(MatrixView<const R> y, ColIndex row) {
-    const R* from = y.data + row * y.ld;
-    for (Index c = 0; c < y.cols; c += 64 / Index{sizeof(R)}) hwy::Prefetch(from + c);
-}
-
-template <class R>
-void gather_panel_impl(MatrixView<const R> y, std::span<const ColIndex> idx,
-                       std::span<const ColIndex> upcoming, const R* w, const R* b, MatrixView<R> p,
-                       MatrixView<R> q, R* rhs) {
+void gather_rows_impl(MatrixView<const R> y, const ColIndex* idx, Index n, MatrixView<R> p) {
     const Tag<R> d;
     const Index k = y.cols;
     const Index lanes = static_cast<Index>(hn::Lanes(d));
-    const Index n = static_cast<Index>(idx.size());
     for (Index e = 0; e < n; ++e) {
-        if (e < static_cast<Index>(upcoming.size())) {
-            prefetch_row(y, upcoming[static_cast<std::size_t>(e)]);
-        }
-        const R* HWY_RESTRICT from = y.data + idx[static_cast<std::size_t>(e)] * y.ld;
+        const R* HWY_RESTRICT from = y.data + idx[e] * y.ld;
         R* HWY_RESTRICT to = p.data + e * p.ld;
-        R* HWY_RESTRICT scaled = w == nullptr ? nullptr : q.data + e * q.ld;
-        const R weight = w == nullptr ? R{1} : w[e];
         Index c = 0;
-        for (; c + lanes <= k; c += lanes) {
-            const auto v = hn::LoadU(d, from + c);
-            hn::StoreU(v, d, to + c);
-            if (scaled != nullptr) hn::StoreU(hn::Mul(v, hn::Set(d, weight)), d, scaled + c);
-            hn::StoreU(hn::MulAdd(v, hn::Set(d, b[e]), hn::LoadU(d, rhs + c)), d, rhs + c);
+        for (; c + lanes <= k; c += lanes) hn::StoreU(hn::LoadU(d, from + c), d, to + c);
+        for (; c < k; ++c) to[c] = from[c];
+    }
+}
+
+/// VECS vectors of columns from c on.
+template <Index VECS, class R>
+HWY_INLINE void weigh_columns(MatrixView<const R> p, const R* w, const R* b, MatrixView<R> q,
+                              R* HWY_RESTRICT rhs, Index c) {
+    const Tag<R> d;
+    const Index lanes = static_cast<Index>(hn::Lanes(d));
+    hn::Vec<Tag<R>> sum[VECS];
+    HWY_UNROLL(8)
+    for (Index v = 0; v < VECS; ++v) sum[v] = hn::LoadU(d, rhs + c + v * lanes);
+    for (Index e = 0; e < p.rows; ++e) {
+        const R* HWY_RESTRICT from = p.data + e * p.ld + c;
+        const auto target = hn::Set(d, b[e]);
+        HWY_UNROLL(8)
+        for (Index v = 0; v < VECS; ++v) {
+            const auto value = hn::LoadU(d, from + v * lanes);
+            sum[v] = hn::MulAdd(target, value, sum[v]);
+            if (w != nullptr) {
+                hn::StoreU(hn::Mul(value, hn::Set(d, w[e])), d, q.data + e * q.ld + c + v * lanes);
+            }
         }
-        for (; c < k; ++c) {
-            to[c] = from[c];
-            if (scaled != nullptr) scaled[c] = from[c] * weight;
-            rhs[c] += from[c] * b[e];
+    }
+    HWY_UNROLL(8)
+    for (Index v = 0; v < VECS; ++v) hn::StoreU(sum[v], d, rhs + c + v * lanes);
+}
+
+template <class R>
+void weigh_rows_impl(MatrixView<const R> p, const R* w, const R* b, MatrixView<R> q, R* rhs) {
+    const Index lanes = static_cast<Index>(hn::Lanes(Tag<R>()));
+    Index c = 0;
+    for (; c + 4 * lanes <= p.cols; c += 4 * lanes) weigh_columns<4>(p, w, b, q, rhs, c);
+    for (; c < p.cols; c += lanes) weigh_columns<1>(p, w, b, q, rhs, c);
+}
+
+constexpr Index group = 8;  // rows whose dot products are taken side by side
+
+/// dots[r] = x · rows[r], ROWS <= group of them.
+template <Index ROWS, class R>
+HWY_INLINE void dot_rows(const R* const* rows, const R* HWY_RESTRICT x, Index k, R* dots) {
+    const Tag<R> d;
+    const Index lanes = static_cast<Index>(hn::Lanes(d));
+    hn::Vec<Tag<R>> sum[ROWS];
+    HWY_UNROLL(8)
+    for (Index r = 0; r < ROWS; ++r) sum[r] = hn::Zero(d);
+    Index c = 0;
+    for (; c + lanes <= k; c += lanes) {
+        const auto right = hn::LoadU(d, x + c);
+        HWY_UNROLL(8)
+        for (Index r = 0; r < ROWS; ++r) {
+            sum[r] = hn::MulAdd(hn::LoadU(d, rows[r] + c), right, sum[r]);
         }
+    }
+    HWY_UNROLL(8)
+    for (Index r = 0; r < ROWS; ++r) {
+        R total = hn::GetLane(hn::SumOfLanes(d, sum[r]));
+        for (Index t = c; t < k; ++t) total += rows[r][t] * x[t];
+        dots[r] = total;
     }
 }
 
 template <class R>
 void gather_dots_impl(MatrixView<const R> y, const ColIndex* idx, Index n, const R* x, R* out) {
-    constexpr Index ahead = 8;
-    for (Index e = 0; e < n; ++e) {
-        if (e + ahead < n) prefetch_row(y, idx[e + ahead]);
-        out[e] = dot_impl(y.data + idx[e] * y.ld, x, y.cols);
-    }
+    Index e = 0;
+    const auto run = [&]<Index ROWS>() {
+        const R* rows[ROWS];
+        for (Index r = 0; r < ROWS; ++r) {
+            if (e + group + r < n) prefetch_row(y, idx[e + group + r]);
+            rows[r] = y.data + idx[e + r] * y.ld;
+        }
+        dot_rows<ROWS>(rows, x, y.cols, out + e);
+        e += ROWS;
+    };
+    while (e + group <= n) run.template operator()<group>();
+    while (e < n) run.template operator()<1>();
 }
 
-/// The right-hand side rides along as column k, so the factorisation also gives z = U⁻ᵀ b.
-template <class R>
-Index spd_solve_impl(MatrixView<R> a, R* x, R tiny) {
-    const Index k = a.rows;
+/// out[columns c … c+VECS·N) += Σ coefficient[r] rows[r].
+template <Index VECS, Index ROWS, class R>
+HWY_INLINE void add_rows(const R* const* rows, const R* coefficient, R* HWY_RESTRICT out, Index c) {
+    const Tag<R> d;
+    const Index lanes = static_cast<Index>(hn::Lanes(d));
+    hn::Vec<Tag<R>> sum[VECS];
+    HWY_UNROLL(8)
+    for (Index v = 0; v < VECS; ++v) sum[v] = hn::LoadU(d, out + c + v * lanes);
+    HWY_UNROLL(8)
+    for (Index r = 0; r < ROWS; ++r) {
+        const auto factor = hn::Set(d, coefficient[r]);
+        HWY_UNROLL(8)
+        for (Index v = 0; v < VECS; ++v) {
+            sum[v] = hn::MulAdd(factor, hn::LoadU(d, rows[r] + c + v * lanes), sum[v]);
+        }
+    }
+    HWY_UNROLL(8)
+    for (Index v = 0; v < VECS; ++v) hn::StoreU(sum[v], d, out + c + v * lanes);
+}
+
+template <Index ROWS, class R>
+HWY_INLINE void add_residual_rows(MatrixView<const R> y, const ColIndex* idx, const R* w,
+                                  const R* b, const R* x, R* HWY_RESTRICT out) {
     const Index lanes = static_cast<Index>(hn::Lanes(Tag<R>()));
-    const Index width = (k + 1 + lanes - 1) / lanes * lanes;
-    R largest = 0;
-    for (Index i = 0; i < k; ++i) {
-        largest = std::max(largest, a(i, i));
-        a(i, k) = x[i];
-        for (Index c = k + 1; c < width; ++c) a(i, c) = R{0};
+    const R* rows[ROWS];
+    for (Index r = 0; r < ROWS; ++r) rows[r] = y.data + idx[r] * y.ld;
+    R coefficient[ROWS];
+    dot_rows<ROWS>(rows, x, y.cols, coefficient);
+    for (Index r = 0; r < ROWS; ++r) coefficient[r] = b[r] - w[r] * coefficient[r];
+    Index c = 0;
+    for (; c + 4 * lanes <= y.cols; c += 4 * lanes) add_rows<4, ROWS>(rows, coefficient, out, c);
+    for (; c + lanes <= y.cols; c += lanes) add_rows<1, ROWS>(rows, coefficient, out, c);
+    for (; c < y.cols; ++c) {
+        for (Index r = 0; r < ROWS; ++r) out[c] += coefficient[r] * rows[r][c];
     }
-    const R least = tiny * largest;
-    constexpr Index rows = 4;
-    Index i = 0;
-    for (; i + rows <= k; i += rows) {
-        if (const Index bad = factor_rows<rows>(a, i, width, least); bad >= 0) return bad;
-    }
-    for (; i < k; ++i) {
-        if (const Index bad = factor_rows<1>(a, i, width, least); bad >= 0) return bad;
-    }
-    for (Index j = k - 1; j >= 0; --j) {
-        const R* row = a.data + j * a.ld;
-        x[j] = (row[k] - dot_impl(row + j + 1, x + j + 1, k - 1 - j)) / row[j];
-    }
-    return -1;
 }
 
-#define RANKFOLD_KERNELS(R, suffix)                                                            \
-    void rank_update_##suffix(MatrixView<const R> p, MatrixView<const R> q, MatrixView<R> g) { \
-        rank_update<R>(p, q, g);                                                               \
-    }                                                                                          \
-    void gather_panel_##suffix(MatrixView<const R> y, std::span<const ColIndex> idx,           \
-                               std::span<const ColIndex> upcoming, const R* w, const R* b,     \
-                               MatrixView<R> p, MatrixView<R> q, R* rhs) {                     \
-        gather_panel_impl<R>(y, idx, upcoming, w, b, p, q, rhs);                               \
-    }                                                                                          \
-    void gather_dots_##suffix(MatrixView<const R> y, const ColIndex* idx, Index n, const R* x, \
-                              R* out) {                                                        \
-        gather_dots_impl<R>(y, idx, n, x, out);                                                \
-    }                                                                                          \
-    Index spd_solve_##suffix(MatrixView<R> a, R* x, R tiny) {                                  \
-        return spd_solve_impl<R>(a, x, tiny);                                                  \
-    }                                                                                          \
-    R dot_##suffix(const R* a, const R* b, Index n) {                                          \
-        return dot_impl<R>(a, b, n);                                                           \
+template <class R>
+void add_residuals_impl(MatrixView<const R> y, const ColIndex* idx, Index n, const R* w, const R* b,
+                        const R* x, R* out, const Upcoming<R>& upcoming) {
+    Fetcher<R> fetcher{upcoming, static_cast<std::size_t>(group)};
+    Index e = 0;
+    for (; e + group <= n; e += group) {
+        fetcher.fetch();
+        add_residual_rows<group>(y, idx + e, w + e, b + e, x, out);
+    }
+    for (; e < n; ++e) {
+        fetcher.portion = 1;
+        fetcher.fetch();
+        add_residual_rows<1>(y, idx + e, w + e, b + e, x, out);
+    }
+}
+
+template <class R>
+void subtract_product_impl(MatrixView<const R> a, const R* x, R* out) {
+    const Index lanes = static_cast<Index>(hn::Lanes(Tag<R>()));
+    for (Index i = 0; i < a.rows; i += group) {
+        const R* rows[group];
+        R coefficient[group];
+        for (Index r = 0; r < group; ++r) {
+            // past the last row, nothing is added
+            rows[r] = a.data + std::min(i + r, a.rows - 1) * a.ld;
+            coefficient[r] = i + r < a.rows ? -x[i + r] : R{0};
+        }
+        Index c = 0;
+        for (; c + 4 * lanes <= a.cols; c += 4 * lanes) {
+            add_rows<4, group>(rows, coefficient, out, c);
+        }
+        for (; c + lanes <= a.cols; c += lanes) add_rows<1, group>(rows, coefficient, out, c);
+        for (; c < a.cols; ++c) {
+            for (Index r = 0; r < group; ++r) out[c] += coefficient[r] * rows[r][c];
+        }
+    }
+}
+
+#define RANKFOLD_KERNELS(R, suffix)                                                              \
+    void rank_update_##suffix(MatrixView<const R> p, MatrixView<const R> q, MatrixView<R> g,     \
+                              const Upcoming<R>& upcoming) {                                     \
+        rank_update<R>(p, q, g, upcoming);                                                       \
+    }                                                                                            \
+    void gather_rows_##suffix(MatrixView<const R> y, const ColIndex* idx, Index n,               \
+                              MatrixView<R> p) {                                                 \
+        gather_rows_impl<R>(y, idx, n, p);                                                       \
+    }                                                                                            \
+    void weigh_rows_##suffix(MatrixView<const R> p, const R* w, const R* b, MatrixView<R> q,     \
+                             R* rhs) {                                                           \
+        weigh_rows_impl<R>(p, w, b, q, rhs);                                                     \
+    }                                                                                            \
+    void gather_dots_##suffix(MatrixView<const R> y, const ColIndex* idx, Index n, const R* x,   \
+                              R* out) {                                                          \
+        gather_dots_impl<R>(y, idx, n, x, out);                                                  \
+    }                                                                                            \
+    void add_residuals_##suffix(MatrixView<const R> y, const ColIndex* idx, Index n, const R* w, \
+                                const R* b, const R* x, R* out, const Upcoming<R>& upcoming) {   \
+        add_residuals_impl<R>(y, idx, n, w, b, x, out, upcoming);                                \
+    }                                                                                            \
+    void subtract_product_##suffix(MatrixView<const R> a, const R* x, R* out) {                  \
+        subtract_product_impl<R>(a, x, out);                                                     \
+    }                                                                                            \
+    R dot_##suffix(const R* a, const R* b, Index n) {                                            \
+        return dot_impl<R>(a, b, n);                                                             \
     }
 RANKFOLD_KERNELS(float, f)
 RANKFOLD_KERNELS(double, d)
@@ -269,37 +332,53 @@ HWY_AFTER_NAMESPACE();
 #if HWY_ONCE
 namespace rankfold {
 
-#define RANKFOLD_DISPATCH(R, suffix)                                                              \
-    HWY_EXPORT(rank_update_##suffix);                                                             \
-    HWY_EXPORT(gather_panel_##suffix);                                                            \
-    HWY_EXPORT(gather_dots_##suffix);                                                             \
-    HWY_EXPORT(spd_solve_##suffix);                                                               \
-    HWY_EXPORT(dot_##suffix);                                                                     \
-    template <>                                                                                   \
-    void rank_update_upper(MatrixView<const R> p, MatrixView<const R> q, MatrixView<R> g) {       \
-        HWY_DYNAMIC_DISPATCH(rank_update_##suffix)(p, q, g);                                      \
-    }                                                                                             \
-    template <>                                                                                   \
-    void gather_panel(MatrixView<const R> y, std::span<const ColIndex> idx,                       \
-                      std::span<const ColIndex> upcoming, std::span<const R> w,                   \
-                      std::span<const R> b, MatrixView<R> p, MatrixView<R> q, std::span<R> rhs) { \
-        HWY_DYNAMIC_DISPATCH(gather_panel_##suffix)                                               \
-        (y, idx, upcoming, w.empty() ? nullptr : w.data(), b.data(), p, q, rhs.data());           \
-    }                                                                                             \
-    template <>                                                                                   \
-    void gather_dots(MatrixView<const R> y, std::span<const ColIndex> idx, std::span<const R> x,  \
-                     std::span<R> out) {                                                          \
-        HWY_DYNAMIC_DISPATCH(gather_dots_##suffix)                                                \
-        (y, idx.data(), static_cast<Index>(idx.size()), x.data(), out.data());                    \
-    }                                                                                             \
-    template <>                                                                                   \
-    Index spd_solve(MatrixView<R> a, std::span<R> x, R tiny) {                                    \
-        return HWY_DYNAMIC_DISPATCH(spd_solve_##suffix)(a, x.data(), tiny);                       \
-    }                                                                                             \
-    template <>                                                                                   \
-    R dot(std::span<const R> a, std::span<const R> b) {                                           \
-        return HWY_DYNAMIC_DISPATCH(dot_##suffix)(a.data(), b.data(),                             \
-                                                  static_cast<Index>(a.size()));                  \
+#define RANKFOLD_DISPATCH(R, suffix)                                                               \
+    HWY_EXPORT(rank_update_##suffix);                                                              \
+    HWY_EXPORT(gather_rows_##suffix);                                                              \
+    HWY_EXPORT(weigh_rows_##suffix);                                                               \
+    HWY_EXPORT(gather_dots_##suffix);                                                              \
+    HWY_EXPORT(add_residuals_##suffix);                                                            \
+    HWY_EXPORT(subtract_product_##suffix);                                                         \
+    HWY_EXPORT(dot_##suffix);                                                                      \
+    template <>                                                                                    \
+    void rank_update_upper(MatrixView<const R> p, MatrixView<const R> q, MatrixView<R> g,          \
+                           const Upcoming<R>& upcoming) {                                          \
+        HWY_DYNAMIC_DISPATCH(rank_update_##suffix)(p, q, g, upcoming);                             \
+    }                                                                                              \
+    template <>                                                                                    \
+    void gather_rows(MatrixView<const R> y, std::span<const ColIndex> idx, MatrixView<R> p) {      \
+        HWY_DYNAMIC_DISPATCH(gather_rows_##suffix)                                                 \
+        (y, idx.data(), static_cast<Index>(idx.size()), p);                                        \
+    }                                                                                              \
+    template <>                                                                                    \
+    void weigh_rows(MatrixView<const R> p, std::span<const R> w, std::span<const R> b,             \
+                    MatrixView<R> q, std::span<R> rhs) {                                           \
+        HWY_DYNAMIC_DISPATCH(weigh_rows_##suffix)                                                  \
+        (p, w.empty() ? nullptr : w.data(), b.data(), q, rhs.data());                              \
+    }                                                                                              \
+    template <>                                                                                    \
+    void gather_dots(MatrixView<const R> y, std::span<const ColIndex> idx, std::span<const R> x,   \
+                     std::span<R> out) {                                                           \
+        HWY_DYNAMIC_DISPATCH(gather_dots_##suffix)                                                 \
+        (y, idx.data(), static_cast<Index>(idx.size()), x.data(), out.data());                     \
+    }                                                                                              \
+    template <>                                                                                    \
+    void add_residuals(MatrixView<const R> y, std::span<const ColIndex> idx, std::span<const R> w, \
+                       std::span<const R> b, std::span<const R> x, std::span<R> out,               \
+                       const Upcoming<R>& upcoming) {                                              \
+        HWY_DYNAMIC_DISPATCH(add_residuals_##suffix)                                               \
+        (y, idx.data(), static_cast<Index>(idx.size()), w.data(), b.data(), x.data(), out.data(),  \
+         upcoming);                                                                                \
+    }                                                                                              \
+    template <>                                                                                    \
+    void subtract_symmetric_product(MatrixView<const R> a, std::span<const R> x,                   \
+                                    std::span<R> out) {                                            \
+        HWY_DYNAMIC_DISPATCH(subtract_product_##suffix)(a, x.data(), out.data());                  \
+    }                                                                                              \
+    template <>                                                                                    \
+    R dot(std::span<const R> a, std::span<const R> b) {                                            \
+        return HWY_DYNAMIC_DISPATCH(dot_##suffix)(a.data(), b.data(),                              \
+                                                  static_cast<Index>(a.size()));                   \
     }
 RANKFOLD_DISPATCH(float, f)
 RANKFOLD_DISPATCH(double, d)

@@ -64,8 +64,9 @@ struct NaiveResult {
 template <Real R>
 NaiveResult naive_als(const NaiveMatrix& a, const AlsOptions& options, double mean) {
     const NaiveObjective objective{options, mean};
-    NaiveResult r{DenseMatrix<double>(a.value.rows(), options.k),
-                  DenseMatrix<double>(a.value.cols(), options.k), 0.0};
+    const Index width = options.k + (options.biases ? 1 : 0);
+    NaiveResult r{DenseMatrix<double>(a.value.rows(), width),
+                  DenseMatrix<double>(a.value.cols(), width), 0.0};
     const Philox random(options.seed, Stream::col_factors);
     for (Index j = 0; j < r.y.rows(); ++j) {
         for (Index f = 0; f < options.k; ++f) {
@@ -96,16 +97,16 @@ template <Real R>
 double score_difference(const Factors<R>& factors, const NaiveResult& expected) {
     const auto x = gather_all(factors.rows);
     const auto y = gather_all(factors.cols);
+    const bool biases = factors.row_bias.has_value();
+    const auto b = biases ? gather_all(*factors.row_bias) : DenseMatrix<R>();
+    const auto d = biases ? gather_all(*factors.col_bias) : DenseMatrix<R>();
     double difference = 0.0;
     double largest = 1e-30;
     for (Index i = 0; i < x.rows(); ++i) {
         for (Index j = 0; j < y.rows(); ++j) {
-            double ours = 0.0;
-            double naive = 0.0;
-            for (Index f = 0; f < x.cols(); ++f) {
-                ours += double(x(i, f)) * double(y(j, f));
-                naive += expected.x(i, f) * expected.y(j, f);
-            }
+            double ours = biases ? double(b(i, 0)) + double(d(j, 0)) : 0.0;
+            for (Index f = 0; f < x.cols(); ++f) ours += double(x(i, f)) * double(y(j, f));
+            const double naive = naive_score(expected.x.row(i), expected.y.row(j), biases);
             difference = std::max(difference, std::abs(ours - naive));
             largest = std::max(largest, std::abs(naive));
         }
@@ -113,31 +114,21 @@ double score_difference(const Factors<R>& factors, const NaiveResult& expected) 
     return difference / largest;
 }
 
-/// Biases as fit_biases defines them, on the dense matrix with its mask.
-struct NaiveBiases {
-    std::vector<double> rows, cols;
-};
-
-NaiveBiases naive_biases(const NaiveMatrix& a, double mean, double damping) {
-    const auto m = static_cast<std::size_t>(a.value.rows());
-    const auto n = static_cast<std::size_t>(a.value.cols());
-    NaiveBiases b{std::vector<double>(m, 0.0), std::vector<double>(n, 0.0)};
-    for (int step = 0; step < 20; ++step) {
-        const bool cols = step % 2 == 0;
-        for (std::size_t i = 0; i < (cols ? n : m); ++i) {
-            double sum = 0.0;
-            double count = 0.0;
-            for (std::size_t j = 0; j < (cols ? m : n); ++j) {
-                const auto row = static_cast<Index>(cols ? j : i);
-                const auto col = static_cast<Index>(cols ? i : j);
-                if (a.given(row, col) == 0.0) continue;
-                sum += a.value(row, col) - mean - (cols ? b.rows : b.cols)[j];
-                count += 1.0;
-            }
-            (cols ? b.cols : b.rows)[i] = count == 0.0 ? 0.0 : sum / (count + damping);
+/// The same entries with other values: confidences, some of them zero.
+NaiveMatrix with_confidences(NaiveMatrix a) {
+    const Philox random(5, Stream::synthetic_entry);
+    a.weight = DenseMatrix<double>(a.value.rows(), a.value.cols());
+    for (Index i = 0; i < a.value.rows(); ++i) {
+        for (Index j = 0; j < a.value.cols(); ++j) {
+            a.weight(i, j) = (i + j) % 7 == 0 ? 0.0 : 0.5 + random.uniform(i, j);
         }
     }
-    return b;
+    return a;
+}
+
+template <Real R>
+BlockRowCsr<R> distribute_weights(const Communicator& comm, const NaiveMatrix& a) {
+    return distribute<R>(comm, {a.weight.clone(), a.given.clone()});
 }
 
 }  // namespace
@@ -150,30 +141,68 @@ protected:
 using Scalars = ::testing::Types<float, double>;
 TYPED_TEST_SUITE(Als, Scalars);
 
+/// All objectives of a sparse matrix.
+std::vector<AlsOptions> objectives() {
+    std::vector<AlsOptions> all;
+    for (const double exponent : {0.0, 1.0}) {
+        const AlsOptions explicit_form{
+            .k = 5, .sweeps = 3, .lambda = 0.3, .lambda_exponent = exponent, .alpha = 2.0};
+        all.push_back(explicit_form);
+        all.push_back(explicit_form);
+        all.back().biases = true;
+        all.push_back(explicit_form);
+        all.back().implicit = true;
+        all.push_back(all.back());
+        all.back().base_confidence = 0.25;
+        all.push_back(all.back());
+        all.back().unobserved_weight = 0.2;
+    }
+    return all;
+}
+
 TYPED_TEST(Als, MatchesTheNaiveSolverForEverySparseObjective) {
     using R = TypeParam;
-    for (const bool implicit : {false, true}) {
-        for (const bool rendle : {false, true}) {
-            if (rendle && !implicit) continue;
-            for (const double exponent : {0.0, 1.0}) {
-                AlsOptions options{.k = 5,
-                                   .sweeps = 3,
-                                   .lambda = 0.3,
-                                   .lambda_exponent = exponent,
-                                   .implicit = implicit,
-                                   .alpha = 2.0};
-                if (rendle) options.unobserved_weight = 0.2;
-                const auto a = small_matrix(40, 30, 0.3, implicit);
-                const double mean = implicit ? 0.0 : mean_of(a);
-                const auto expected = naive_als<R>(a, options, mean);
-                const auto matrix = distribute<R>(this->comm, a);
-                const auto factors = als(matrix, options, Steering{});
-                SCOPED_TRACE(testing::Message() << implicit << rendle << exponent);
-                EXPECT_LE(score_difference(factors, expected), this->tolerance);
-                EXPECT_NEAR(factors.history.rows.back()[1], expected.objective,
-                            this->tolerance * expected.objective);
-                EXPECT_NEAR(factors.global_mean, mean, 1e-6);
+    for (const AlsOptions& options : objectives()) {
+        for (const bool more : {false, true}) {  // confidences, or dislikes
+            auto a = small_matrix(40, 30, 0.3, options.implicit);
+            const double mean = options.implicit ? 0.0 : mean_of(a);
+            BlockRowCsr<R> confidences;
+            if (more && options.implicit) {
+                for (double& v : a.value.data()) v = v == 3.0 ? -2.0 : v;
+            } else if (more) {
+                a = with_confidences(std::move(a));
+                confidences = distribute_weights<R>(this->comm, a);
             }
+            const auto expected = naive_als<R>(a, options, mean);
+            const auto factors = als(distribute<R>(this->comm, a), options, Steering{},
+                                     more && !options.implicit ? &confidences : nullptr);
+            SCOPED_TRACE(testing::Message()
+                         << options.implicit << options.biases << options.lambda_exponent << more);
+            EXPECT_LE(score_difference(factors, expected), this->tolerance);
+            EXPECT_NEAR(factors.history.rows.back()[1], expected.objective,
+                        this->tolerance * expected.objective);
+            EXPECT_NEAR(factors.global_mean, mean, 1e-6);
+            EXPECT_LE(factors.certificate.at(0).second, this->tolerance);
+        }
+    }
+}
+
+/// Many sweeps by other solvers reach what the exact one reaches.
+TYPED_TEST(Als, EverySolverReachesTheSameObjective) {
+    using R = TypeParam;
+    const auto matrix = distribute<R>(this->comm, small_matrix(60, 50, 0.3, true));
+    for (AlsOptions options : objectives()) {
+        options.k = 20;
+        options.sweeps = 25;
+        const auto exact = als(matrix, options, Steering{});
+        for (const Solver solver : {Solver::cg, Solver::subspace}) {
+            options.solver = {.solver = solver, .block = 8};
+            const auto factors = als(matrix, options, Steering{});
+            // where several minima are, another one may be found, also a lower one
+            EXPECT_LE(factors.history.rows.back()[1], 1.03 * exact.history.rows.back()[1]);
+            options.exact_last = true;
+            EXPECT_LE(als(matrix, options, Steering{}).certificate.at(0).second, this->tolerance);
+            options.exact_last = false;
         }
     }
 }
@@ -212,14 +241,19 @@ TYPED_TEST(Als, HasTheSameDigestOnAnyRankAndThreadCount) {
     const auto a = small_matrix(70, 45, 0.3, true);
     Ledger alone_ledger;
     const Communicator alone(MPI_COMM_SELF, alone_ledger);
-    for (const auto& [implicit, centering] :
-         {std::pair{false, Centering::mean}, {false, Centering::biases}, {true, Centering::mean}}) {
-        AlsOptions options{.k = 7, .sweeps = 2, .implicit = implicit, .centering = centering};
-        auto one = als(distribute<R>(alone, a), options, Steering{});
-        options.threads = 2;
-        auto many = als(distribute<R>(this->comm, a), options, Steering{});
-        EXPECT_EQ(digest(alone, one.tensors()), digest(this->comm, many.tensors()));
-        EXPECT_EQ(one.history.rows, many.history.rows);
+    for (const AlsOptions& objective : objectives()) {
+        for (const Solver solver : {Solver::cholesky, Solver::cg, Solver::subspace}) {
+            AlsOptions options = objective;
+            options.k = 17;
+            options.sweeps = 2;
+            options.solver = {.solver = solver, .block = 5};
+            auto one = als(distribute<R>(alone, a), options, Steering{});
+            options.threads = 2;
+            auto many = als(distribute<R>(this->comm, a), options, Steering{});
+            EXPECT_EQ(digest(alone, one.tensors()), digest(this->comm, many.tensors()));
+            EXPECT_EQ(one.history.rows, many.history.rows);
+            EXPECT_EQ(one.certificate, many.certificate);
+        }
     }
     AlsOptions options{.k = 3, .sweeps = 2};
     const auto full = small_matrix(70, 45, 1.0, false);
@@ -227,27 +261,6 @@ TYPED_TEST(Als, HasTheSameDigestOnAnyRankAndThreadCount) {
     auto many = als(distribute_dense<R>(this->comm, full), options, Steering{});
     EXPECT_EQ(digest(alone, one.tensors()), digest(this->comm, many.tensors()));
     EXPECT_EQ(one.history.rows, many.history.rows);
-}
-
-TYPED_TEST(Als, FactorisesWhatBiasesLeave) {
-    using R = TypeParam;
-    auto a = small_matrix(70, 45, 0.3, true);
-    AlsOptions options{.k = 4, .sweeps = 3, .centering = Centering::biases};
-    const auto factors = als(distribute<R>(this->comm, a), options, Steering{});
-    const double mean = mean_of(a);
-    const auto expected = naive_biases(a, mean, options.bias_damping);
-    const auto rows = gather_all(*factors.row_bias);
-    const auto cols = gather_all(*factors.col_bias);
-    for (Index i = 0; i < rows.rows(); ++i) {
-        EXPECT_NEAR(double(rows(i, 0)), expected.rows[static_cast<std::size_t>(i)],
-                    this->tolerance);
-        for (Index j = 0; j < cols.rows(); ++j) {
-            if (a.given(i, j) == 0.0) continue;
-            a.value(i, j) -= expected.rows[static_cast<std::size_t>(i)] +
-                             expected.cols[static_cast<std::size_t>(j)];
-        }
-    }
-    EXPECT_LT(score_difference(factors, naive_als<R>(a, options, mean)), this->tolerance);
 }
 
 TYPED_TEST(Als, WorksWithMoreRanksThanRowsAndMoreFactorsThanColumns) {

@@ -139,11 +139,12 @@ TYPED_TEST(FoldIn, HasTheSameDigestOnAnyRankAndThreadCount) {
 TYPED_TEST(FoldIn, GivesTrainingRowsTheBiasesThatTrainingGaveThem) {
     using R = TypeParam;
     const auto a = distribute<R>(this->comm, new_rows(31));
-    const AlsOptions options{.k = k, .sweeps = 2, .centering = Centering::biases};
+    const AlsOptions options{.k = k, .sweeps = 60, .lambda = 0.5, .biases = true};
     const auto model = als(a, options, Steering{});
     const auto folded = fold_in_als(a, model, options);
-    EXPECT_TRUE(
-        std::ranges::equal(folded.row_bias->local().data(), model.row_bias->local().data()));
+    const auto ours = folded.row_bias->local().data();
+    const auto theirs = model.row_bias->local().data();
+    for (std::size_t i = 0; i < ours.size(); ++i) EXPECT_NEAR(ours[i], theirs[i], 1e-3);
 }
 
 TYPED_TEST(FoldIn, SolvesRowsOfWhichAllIsGiven) {

@@ -1,5 +1,6 @@
-#include <rankfold/linalg/row_kernels.hpp>
+#include <rankfold/linalg/cholesky_batch.hpp>
 
+#include <algorithm>
 #include <limits>
 #include <numeric>
 #include <vector>
@@ -10,6 +11,7 @@
 #include <rankfold/linalg/blas.hpp>
 #include <rankfold/linalg/dense.hpp>
 #include <rankfold/linalg/lapack.hpp>
+#include <rankfold/linalg/row_kernels.hpp>
 
 namespace rankfold::test {
 
@@ -40,10 +42,11 @@ TYPED_TEST(RowKernels, RankUpdateMatchesTheTripleLoopForAllSizes) {
                 for (Index f = 0; f < k; ++f) q(e, f) *= static_cast<T>(0.5 + double(e));
             }
             DenseMatrix<T> g(k, padded(k));
+            const std::vector<ColIndex> ahead(static_cast<std::size_t>(n), 0);
             g.fill(T{1});
             const MatrixView<const T> pv{p.view().data, n, k, padded(k)};
             const MatrixView<const T> qv{q.view().data, n, k, padded(k)};
-            rank_update_upper<T>(pv, qv, {g.view().data, k, k, padded(k)});
+            rank_update_upper<T>(pv, qv, {g.view().data, k, k, padded(k)}, {pv, ahead});
             for (Index i = 0; i < k; ++i) {
                 for (Index j = i; j < k; ++j) {
                     double expected = 1.0;
@@ -70,8 +73,13 @@ TYPED_TEST(RowKernels, GatherCopiesScalesAndAddsTheRightHandSide) {
         std::iota(b.begin(), b.end(), T{-4});
         DenseMatrix<T> p(11, padded(k));
         DenseMatrix<T> q(11, padded(k));
-        std::vector<T> rhs(static_cast<std::size_t>(k), T{2});
-        gather_panel<T>(y.view(), idx, idx, w, b, p.view(), q.view(), rhs);
+        std::vector<T> rhs(static_cast<std::size_t>(padded(k)), T{2});
+        gather_rows<T>(y.view(), idx, p.view());
+        const MatrixView<const T> rows{p.view().data, p.rows(), k, p.cols()};
+        weigh_rows<T>(rows, w, b, {q.view().data, q.rows(), k, q.cols()}, rhs);
+        std::vector<T> residual(static_cast<std::size_t>(k), T{2});
+        const std::vector<T> x(y.row(6).begin(), y.row(6).end());
+        add_residuals<T>(y.view(), idx, w, b, x, residual, {y.view(), idx});
         for (Index f = 0; f < k; ++f) {
             double sum = 2.0;
             for (std::size_t e = 0; e < idx.size(); ++e) {
@@ -81,6 +89,10 @@ TYPED_TEST(RowKernels, GatherCopiesScalesAndAddsTheRightHandSide) {
                 sum += double(b[e]) * double(y(idx[e], f));
             }
             EXPECT_NEAR(rhs[static_cast<std::size_t>(f)], sum, 200.0 * this->eps);
+            for (std::size_t e = 0; e < idx.size(); ++e) {
+                sum -= double(w[e]) * double(dot<T>(y.row(idx[e]), x)) * double(y(idx[e], f));
+            }
+            EXPECT_NEAR(residual[static_cast<std::size_t>(f)], sum, 20000.0 * this->eps);
         }
         std::vector<T> dots(idx.size());
         gather_dots<T>(y.view(), idx, y.row(5), dots);
@@ -90,69 +102,109 @@ TYPED_TEST(RowKernels, GatherCopiesScalesAndAddsTheRightHandSide) {
     }
 }
 
-TYPED_TEST(RowKernels, SpdSolveSolves) {
+TYPED_TEST(RowKernels, CholeskyBatchSolvesEverySystemWhateverItsNeighbours) {
     using T = TypeParam;
-    for (const Index k : {1, 2, 4, 5, 15, 16, 17, 64, 130}) {
-        const auto p = this->random_matrix(2 * k + 3, k, padded(k), 4);
-        DenseMatrix<T> a(k, padded(k) + 16);
-        const MatrixView<T> av{a.view().data, k, k, a.cols()};
-        for (Index i = 0; i < k; ++i) av(i, i) = static_cast<T>(k);
-        const MatrixView<const T> pv{p.view().data, p.rows(), k, padded(k)};
-        rank_update_upper<T>(pv, pv, av);
-        DenseMatrix<double> full(k, k);
-        for (Index i = 0; i < k; ++i) {
-            for (Index j = 0; j < k; ++j) full(i, j) = double(av(std::min(i, j), std::max(i, j)));
+    for (const Index k : {1, 2, 4, 15, 16, 17, 33, 64, 130}) {
+        CholeskyBatch<T> batch(k);
+        const auto fill = [&](Index system, Index slot) {
+            const auto p =
+                this->random_matrix(k + 3, k, padded(k), static_cast<std::uint64_t>(4 + system));
+            const MatrixView<T> a = batch.matrix(slot);
+            for (Index i = 0; i < k; ++i) {
+                std::fill_n(a.data + i * a.ld, padded(k), T{0});
+                a(i, i) = static_cast<T>(k);
+                batch.vector(slot)[static_cast<std::size_t>(i)] = T(i % 5) - T(system);
+            }
+            const MatrixView<const T> pv{p.view().data, p.rows(), k, padded(k)};
+            rank_update_upper<T>(pv, pv, a, {});
+        };
+        for (Index s = 0; s < batch.capacity(); ++s) fill(s, s);
+        std::vector<DenseMatrix<double>> full;
+        for (Index s = 0; s < batch.capacity(); ++s) {
+            full.emplace_back(k, k);
+            const MatrixView<T> a = batch.matrix(s);
+            for (Index i = 0; i < k; ++i) {
+                for (Index j = 0; j < k; ++j) {
+                    full.back()(i, j) = double(a(std::min(i, j), std::max(i, j)));
+                }
+            }
         }
-        std::vector<T> x(static_cast<std::size_t>(k));
-        for (Index i = 0; i < k; ++i) x[static_cast<std::size_t>(i)] = T(i % 5) - T{2};
-        const std::vector<T> b = x;
-        EXPECT_EQ(spd_solve<T>(av, x, T{0}), -1);
+        EXPECT_EQ(batch.solve(batch.capacity(), T{0}), 0U);
+        for (Index s = 0; s < batch.capacity(); ++s) {
+            const auto x = batch.vector(s);
+            for (Index i = 0; i < k; ++i) {
+                double residual = double(s) - double(i % 5);
+                for (Index j = 0; j < k; ++j) {
+                    residual += full[static_cast<std::size_t>(s)](i, j) *
+                                double(x[static_cast<std::size_t>(j)]);
+                }
+                EXPECT_NEAR(residual, 0.0, 200.0 * this->eps * double(k)) << k;
+            }
+        }
+        const Index last = batch.capacity() - 1;
+        const std::vector<T> beside(batch.vector(last).begin(), batch.vector(last).end());
+        fill(last, 0);
+        EXPECT_EQ(batch.solve(1, T{0}), 0U);
+        EXPECT_TRUE(std::ranges::equal(beside, batch.vector(0))) << k;
+    }
+}
+
+TYPED_TEST(RowKernels, CholeskyBatchNamesTheSystemsThatAreNotPositiveDefinite) {
+    using T = TypeParam;
+    CholeskyBatch<T> batch(5);
+    for (Index s = 0; s < 4; ++s) {
+        const MatrixView<T> a = batch.matrix(s);
+        for (Index i = 0; i < 5; ++i) {
+            std::fill_n(a.data + i * a.ld, padded(5), T{0});
+            a(i, i) = s == 1 && i == 3 ? T{-1} : T{3};
+        }
+        if (s == 3) a(0, 1) = T{3};  // two equal columns: singular, found by the threshold
+        std::ranges::fill(batch.vector(s), T{1});
+    }
+    EXPECT_EQ(batch.solve(4, std::numeric_limits<T>::epsilon()), 0b1010U);
+    EXPECT_NEAR(batch.vector(2)[4], T{1} / T{3}, 10.0 * this->eps);
+}
+
+TYPED_TEST(RowKernels, SymmetricProductIsSubtracted) {
+    using T = TypeParam;
+    for (const Index k : {1, 9, 40}) {
+        auto a = this->random_matrix(k, k, k, 9);
         for (Index i = 0; i < k; ++i) {
-            double residual = -double(b[static_cast<std::size_t>(i)]);
-            for (Index j = 0; j < k; ++j)
-                residual += full(i, j) * double(x[static_cast<std::size_t>(j)]);
-            EXPECT_NEAR(residual, 0.0, 100.0 * this->eps * double(k)) << k;
+            for (Index j = 0; j < i; ++j) a(i, j) = a(j, i);
+        }
+        const std::vector<T> x(a.row(k / 2).begin(), a.row(k / 2).end());
+        std::vector<T> out(static_cast<std::size_t>(k), T{1});
+        subtract_symmetric_product<T>(std::as_const(a).view(), x, out);
+        for (Index i = 0; i < k; ++i) {
+            EXPECT_NEAR(out[static_cast<std::size_t>(i)], T{1} - dot<T>(a.row(i), x),
+                        100.0 * this->eps * double(k));
         }
     }
 }
 
-TYPED_TEST(RowKernels, SpdSolveNamesTheFirstBadPivot) {
-    using T = TypeParam;
-    DenseMatrix<T> a(5, padded(5) + 16);
-    const MatrixView<T> av{a.view().data, 5, 5, a.cols()};
-    for (Index i = 0; i < 5; ++i) av(i, i) = i == 3 ? T{-1} : T{1};
-    std::vector<T> x(5, T{1});
-    EXPECT_EQ(spd_solve<T>(av, x, T{0}), 3);
-    // two equal columns: singular, found by the threshold
-    DenseMatrix<T> s(2, padded(2) + 16);
-    const MatrixView<T> sv{s.view().data, 2, 2, s.cols()};
-    sv(0, 0) = sv(0, 1) = sv(1, 1) = T{3};
-    std::vector<T> y(2, T{1});
-    EXPECT_EQ(spd_solve<T>(sv, y, std::numeric_limits<T>::epsilon()), 1);
-}
-
-TYPED_TEST(RowKernels, CholeskyOfManyRightHandSidesAgreesWithTheRowSolve) {
+TYPED_TEST(RowKernels, CholeskyOfManyRightHandSidesAgreesWithTheBatch) {
     using T = TypeParam;
     constexpr Index k = 20;
     const auto p = this->random_matrix(50, k, k, 6);
     DenseMatrix<T> a(k, k);
     gram_upper<T>(T{1}, p.view(), T{0}, a.view());
     DenseMatrix<T> rows = this->random_matrix(3, k, k, 8);
-    std::vector<DenseMatrix<T>> single;
+    CholeskyBatch<T> batch(k);
     for (Index r = 0; r < 3; ++r) {
-        DenseMatrix<T> copy(k, padded(k) + 16);
+        const MatrixView<T> copy = batch.matrix(r);
         for (Index i = 0; i < k; ++i) {
+            std::fill_n(copy.data + i * copy.ld, padded(k), T{0});
             for (Index j = i; j < k; ++j) copy(i, j) = a(i, j);
         }
-        single.push_back(this->random_matrix(3, k, k, 8));
-        EXPECT_EQ(spd_solve<T>({copy.view().data, k, k, copy.cols()}, single.back().row(r), T{0}),
-                  -1);
+        std::ranges::copy(rows.row(r), batch.vector(r).begin());
     }
+    EXPECT_EQ(batch.solve(3, T{0}), 0U);
     EXPECT_EQ(cholesky_upper<T>(a.view(), T{0}), -1);
     cholesky_solve_rows<T>(std::as_const(a).view(), rows.view());
     for (Index r = 0; r < 3; ++r) {
         for (Index f = 0; f < k; ++f) {
-            EXPECT_NEAR(rows(r, f), single[static_cast<std::size_t>(r)](r, f), 1000.0 * this->eps);
+            EXPECT_NEAR(rows(r, f), batch.vector(r)[static_cast<std::size_t>(f)],
+                        1000.0 * this->eps);
         }
     }
 }

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cmath>
+#include <span>
 #include <vector>
 
 #include <rankfold/factor/als.hpp>
@@ -9,10 +10,15 @@
 
 namespace rankfold::test {
 
-/// A small matrix with a mask: given(i, j) is 1 where an entry stands.
+/// A small matrix with a mask: given(i, j) is 1 where an entry stands. Confidences may be given.
 struct NaiveMatrix {
     DenseMatrix<double> value;
     DenseMatrix<double> given;
+    DenseMatrix<double> weight{};
+
+    [[nodiscard]] double weight_of(Index i, Index j) const {
+        return weight.rows() == 0 ? given(i, j) : given(i, j) * weight(i, j);
+    }
 };
 
 /// Gaussian elimination with partial pivoting.
@@ -45,16 +51,17 @@ struct NaiveObjective {
     AlsOptions options;
     double mean = 0.0;
 
-    double confidence(double value, double given) const {
-        if (!options.implicit) return given;
+    double confidence(double value, double given, double weight) const {
+        if (!options.implicit) return weight;
         if (options.unobserved_weight) return *options.unobserved_weight + given;
-        return 1.0 + options.alpha * value * given;
+        return given > 0.0 ? options.base_confidence + options.alpha * std::abs(value) : 1.0;
     }
     /// confidence · preference
-    double target(double value, double given) const {
-        if (!options.implicit) return (value - mean) * given;
-        if (options.unobserved_weight) return given;
-        return (1.0 + options.alpha * value) * given;
+    double target(double value, double given, double weight) const {
+        if (!options.implicit) return (value - mean) * weight;
+        if (given == 0.0 || value <= 0.0) return 0.0;
+        if (options.unobserved_weight) return 1.0;
+        return options.base_confidence + options.alpha * value;
     }
     double ridge(double entries, double n) const {
         const double offset = options.unobserved_weight ? *options.unobserved_weight * n : 0.0;
@@ -62,11 +69,14 @@ struct NaiveObjective {
     }
 };
 
-/// Solves for the rows of x with y fixed, straight from the definition over all pairs.
+/// Solves for the rows of x with y fixed, straight from the definition over all pairs. With biases,
+/// the last columns of x and y are those.
 inline void naive_half_sweep(const NaiveMatrix& a, bool transposed, const NaiveObjective& objective,
                              const DenseMatrix<double>& y, DenseMatrix<double>& x) {
     const Index n = y.rows();
     const Index k = y.cols();
+    const bool biases = objective.options.biases;
+    const auto feature = [&](Index j, Index f) { return biases && f == k - 1 ? 1.0 : y(j, f); };
     for (Index i = 0; i < x.rows(); ++i) {
         DenseMatrix<double> normal(k, k);
         std::vector<double> rhs(static_cast<std::size_t>(k), 0.0);
@@ -74,12 +84,14 @@ inline void naive_half_sweep(const NaiveMatrix& a, bool transposed, const NaiveO
         for (Index j = 0; j < n; ++j) {
             const double value = transposed ? a.value(j, i) : a.value(i, j);
             const double given = transposed ? a.given(j, i) : a.given(i, j);
+            const double weight = transposed ? a.weight_of(j, i) : a.weight_of(i, j);
+            const double c = objective.confidence(value, given, weight);
+            const double target =
+                objective.target(value, given, weight) - (biases ? c * y(j, k - 1) : 0.0);
             entries += given;
             for (Index f = 0; f < k; ++f) {
-                rhs[static_cast<std::size_t>(f)] += objective.target(value, given) * y(j, f);
-                for (Index g = 0; g < k; ++g) {
-                    normal(f, g) += objective.confidence(value, given) * y(j, f) * y(j, g);
-                }
+                rhs[static_cast<std::size_t>(f)] += target * feature(j, f);
+                for (Index g = 0; g < k; ++g) normal(f, g) += c * feature(j, f) * feature(j, g);
             }
         }
         if (entries == 0.0) {
@@ -90,6 +102,14 @@ inline void naive_half_sweep(const NaiveMatrix& a, bool transposed, const NaiveO
         const auto solution = naive_solve(std::move(normal), std::move(rhs));
         for (Index f = 0; f < k; ++f) x(i, f) = solution[static_cast<std::size_t>(f)];
     }
+}
+
+/// The prediction of a pair, without the mean.
+inline double naive_score(std::span<const double> x, std::span<const double> y, bool biases) {
+    const std::size_t k = biases ? x.size() - 1 : x.size();
+    double score = biases ? x[k] + y[k] : 0.0;
+    for (std::size_t f = 0; f < k; ++f) score += x[f] * y[f];
+    return score;
 }
 
 /// The objective over all pairs, straight from the definition.
@@ -111,17 +131,20 @@ inline double naive_objective(const NaiveMatrix& a, const NaiveObjective& object
     }
     for (Index i = 0; i < x.rows(); ++i) {
         for (Index j = 0; j < y.rows(); ++j) {
-            double score = 0.0;
-            for (Index f = 0; f < x.cols(); ++f) score += x(i, f) * y(j, f);
+            const double score = naive_score(x.row(i), y.row(j), objective.options.biases);
             const double v = a.value(i, j);
             const double given = a.given(i, j);
+            const double c = objective.confidence(v, given, a.weight_of(i, j));
             if (!objective.options.implicit) {
-                sum += given * (v - objective.mean - score) * (v - objective.mean - score);
-            } else if (objective.options.unobserved_weight) {
-                sum += given * (1.0 - score) * (1.0 - score) +
-                       *objective.options.unobserved_weight * score * score;
+                sum += c * (v - objective.mean - score) * (v - objective.mean - score);
             } else {
-                sum += objective.confidence(v, given) * (given - score) * (given - score);
+                const double p = given > 0.0 && v > 0.0 ? 1.0 : 0.0;
+                sum += c * (p - score) * (p - score);
+                // Rendle's form charges (1 − s)² + α0 s² and not (1 + α0) (1 − s)²
+                if (objective.options.unobserved_weight && given > 0.0) {
+                    sum += (p - score) * (p - score) - c * (p - score) * (p - score) +
+                           *objective.options.unobserved_weight * score * score;
+                }
             }
         }
     }

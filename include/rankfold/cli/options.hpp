@@ -2,6 +2,7 @@
 // of what a run was asked to do.
 #pragma once
 
+#include <map>
 #include <memory>
 #include <optional>
 #include <string>
@@ -49,6 +50,11 @@ public:
     /// separated), or std::optional of Index, double and std::string (no default).
     template <class T>
     void add(const std::string& name, T& value, const std::string& help, Accept accept = {});
+
+    /// Names for sets of option values: `--preset NAME` stands for the arguments in
+    /// meanings[NAME], except for options that are given beside it.
+    void presets(std::string& value, const std::string& help,
+                 std::map<std::string, std::vector<std::string>> meanings);
 
     /// The examples under --help, one command a line.
     void examples(std::string text);

@@ -5,50 +5,57 @@
 
 #include <rankfold/dist/factors.hpp>
 #include <rankfold/dist/steering.hpp>
-#include <rankfold/factor/row_problem.hpp>
+#include <rankfold/factor/row_solver.hpp>
 
 namespace rankfold {
 
 /// What is subtracted from explicit values before they are factorised.
-enum class Centering { mean, biases, none };
+enum class Centering { mean, none };
 
 struct AlsOptions {
     Index k = 64;                               ///< number of factors
     Index sweeps = 15;                          ///< one sweep = all rows, then all columns
     double lambda = 0.1;                        ///< ridge weight
     double lambda_exponent = 1.0;               ///< ν: λ is scaled by (entries of the row)^ν
-    bool implicit = false;                      ///< entries are confidences, not values
-    double alpha = 40.0;                        ///< implicit: confidence is 1 + α v
+    bool implicit = false;                      ///< values say how sure a preference is
+    double alpha = 40.0;                        ///< implicit: confidence is c0 + α |v|
+    double base_confidence = 1.0;               ///< implicit: c0
     std::optional<double> unobserved_weight{};  ///< implicit: α0 of Rendle's form
     Centering centering = Centering::mean;      ///< explicit only
-    double bias_damping = 5.0;                  ///< entries that a bias of 0 counts as
-    double start_deviation = 0.1;               ///< of the normal start values of the columns
+    bool biases = false;                        ///< explicit, sparse: fit row and column biases
+    SolverOptions solver{};
+    bool exact_last = false;       ///< the last sweep by Cholesky, whatever the solver
+    double start_deviation = 0.1;  ///< of the normal start values of the columns
     std::uint64_t seed = 1;
     Index threads = 1;  ///< per rank; any number gives the same bits
 };
 
 /// Factorises a sparse m x n matrix A ≈ X Yᵀ by minimising
 ///
-///     explicit   Σ_Ω (a − μ − x·y)²  +  λ Σ n_i^ν ‖x_i‖² + λ Σ n_j^ν ‖y_j‖²
+///     explicit   Σ_Ω c (a − μ − b_i − d_j − x·y)²
+///                  + λ Σ n_i^ν (‖x_i‖² + b_i²) + λ Σ n_j^ν (‖y_j‖² + d_j²)
 ///     implicit   see RowProblem::implicit and RowProblem::implicit_unobserved
 ///
-/// where Ω are the stored entries and μ their mean (0 without centring; with Centering::biases the
-/// values are a − b_i − c_j instead, see fit_biases, and the factors hold b and c), exactly in X
-/// with Y fixed and then in Y with X fixed, `sweeps` times: the objective never rises. Rows and
-/// columns without entries get zero factors, so they are predicted by μ. After each sweep
-/// `steering` sees the objective and, for explicit values, the training RMSE.
+/// where Ω are the stored entries and μ their mean (0 without centring), b and d are 0 unless
+/// `biases` are asked for, and c is 1 unless `confidences` are given: in X and b with Y and d
+/// fixed, and then in Y and d, `sweeps` times. With the exact solver the objective never rises.
+/// Rows and columns without entries get zero factors, so they are predicted by μ and the other
+/// side's bias. After each sweep `steering` sees the objective and, for explicit values, the
+/// training RMSE. The factors' certificate is SparseSide::certificate of the last half sweep.
 ///
 /// X is laid out like the rows of `a`, Y like those of its transpose. The fixed side's rows reach
 /// the other ranks through a RowExchange.
 ///
+/// @param confidences  c: a matrix with the same entries as `a`, not negative; nullptr: all 1
 /// @collective over a.comm(); `options` are the same on all ranks
-/// @cost per sweep: 2 nnz k (k+1) + (m+n) k³/3 flops; (p−1)/p (m+n) k words received per rank
+/// @cost per sweep: 2 nnz k (k+1) + (m+n) k³/3 flops (see Solver for the others);
+///       (p−1)/p (m+n) k words received per rank
 /// @throws Error (Fault::check), agreed: a row's system is not positive definite (its index)
 /// @see Zhou, Wilkinson, Schreiber, Pan, AAIM 2008; Hu, Koren, Volinsky, ICDM 2008; Rendle,
 ///      Krichene, Zhang, Koren, "Revisiting the performance of iALS", 2021
 template <Real R>
 [[nodiscard]] Factors<R> als(const BlockRowCsr<R>& a, const AlsOptions& options,
-                             const Steering& steering);
+                             const Steering& steering, const BlockRowCsr<R>* confidences = nullptr);
 
 /// The same for a matrix of which every element is given: one Gram matrix and one factorization
 /// serve all rows. λ may be 0. Implicit feedback in a dense matrix has zeros where nothing was

@@ -1,11 +1,12 @@
 // Half sweeps: all rows of one side of an alternation, solved with the other side held fixed.
 #pragma once
 
+#include <optional>
 #include <string>
 #include <vector>
 
 #include <rankfold/dist/row_exchange.hpp>
-#include <rankfold/factor/row_problem.hpp>
+#include <rankfold/factor/row_solver.hpp>
 
 namespace rankfold {
 
@@ -40,9 +41,40 @@ struct SideLoss {
 /// What may be given beside the matrix itself; everything is borrowed and may be absent.
 template <Real R>
 struct SideExtras {
+    std::span<const R> confidences{};     ///< c of every local entry, instead of 1
     std::span<const R> targets{};         ///< b of every local entry, instead of the values'
     std::span<const Index> counts{};      ///< n_i of every local row, instead of its entries
     const BlockRows<R>* prior = nullptr;  ///< p, laid out like the rows
+};
+
+/// What a side is beside its matrix.
+struct SideOptions {
+    RowProblem problem;
+    SolverOptions solver{};
+    /// The last column of x is the row's bias, and that of y the column's: scores are
+    /// Σ_{f<k} x_f y_f + x_k + y_k.
+    bool biases = false;
+    Index threads = 1;
+    const char* axis = "row";  ///< "row" or "column", for messages
+};
+
+/// One side's factors as a SparseSide wants them: with biases, these are one column more. Without,
+/// it works on the factors themselves. Both arguments are borrowed.
+template <Real R>
+class BiasedFactors {
+public:
+    BiasedFactors(BlockRows<R>& factors, std::optional<BlockRows<R>>& bias);
+
+    [[nodiscard]] BlockRows<R>& get() { return bias_ ? joined_ : factors_; }
+    /// Takes over what stands in factors and bias.
+    void join();
+    /// Gives back what the solver made.
+    void part();
+
+private:
+    BlockRows<R>& factors_;
+    std::optional<BlockRows<R>>& bias_;
+    BlockRows<R> joined_;
 };
 
 /// One side on a sparse matrix. The matrix is borrowed; all members are collective over its
@@ -51,13 +83,16 @@ template <Real R>
 class SparseSide {
 public:
     /// @param fixed  layout of the other side's factors
-    /// @param axis   "row" or "column", for messages
-    SparseSide(const BlockRowCsr<R>& a, const RowProblem& problem, const ShardLayout& fixed,
-               Index k, Index threads, const char* axis);
+    /// @param k      columns of x and y
+    SparseSide(const BlockRowCsr<R>& a, const SideOptions& options, const ShardLayout& fixed,
+               Index k);
 
-    /// x ← argmin with y fixed.
+    /// x ← argmin with y fixed, or nearer to it (see Solver), from the present x.
     /// @throws Error (Fault::check), agreed: a row's system is not positive definite (its index)
     void solve(const BlockRows<R>& y, BlockRows<R>& x, const SideExtras<R>& extras = {});
+
+    /// Uses another solver from now on.
+    void set_solver(const SolverOptions& solver);
 
     /// The losses of x with the fixed side as solve() or gather() last fetched it.
     [[nodiscard]] SideLoss losses(const BlockRows<R>& x, const SideExtras<R>& extras = {}) const;
@@ -65,23 +100,27 @@ public:
     /// The ridge part of losses() alone.
     [[nodiscard]] double ridge(const BlockRows<R>& x, const SideExtras<R>& extras = {}) const;
 
+    /// The largest ‖gradient‖ / ‖right-hand side‖ of a row: how exactly the last solve() solved.
+    [[nodiscard]] double certificate(const BlockRows<R>& x, const SideExtras<R>& extras = {});
+
     /// Fetches the fixed side.
     void gather(const BlockRows<R>& y);
 
-    /// x_i·y_j of every local entry, in the entries' order, with the fixed side as last fetched.
+    /// The scores of every local entry, in the entries' order, with the fixed side as last fetched.
     void scores(const BlockRows<R>& x, std::span<R> out) const;
 
 private:
     [[nodiscard]] RowData<R> row(Index local, const SideExtras<R>& extras) const;
     [[nodiscard]] double row_ridge(const RowData<R>& row, std::span<const R> x) const;
+    void score_row(const RowData<R>& row, std::span<const R> x, std::span<R> out) const;
 
     const BlockRowCsr<R>& a_;
-    RowProblem problem_;
-    Index threads_;
-    const char* axis_;
+    SideOptions options_;
     RowExchange exchange_;
-    DenseMatrix<R> fixed_;  // the fixed side's rows, as gathered
-    std::vector<RowSolver<R>> solvers_;
+    DenseMatrix<R> fixed_;               // the fixed side's rows, as gathered
+    std::vector<R> offsets_;             // with biases: theirs, where fixed_ has ones now
+    DenseMatrix<R> gram_;                // α0 YᵀY of the last solve()
+    std::vector<RowSolver<R>> solvers_;  // one a thread
 };
 
 /// One side on a matrix of which every element is given. All rows share one normal matrix:
@@ -89,22 +128,22 @@ private:
 template <Real R>
 class DenseSide {
 public:
-    DenseSide(const BlockRows<R>& a, const RowProblem& problem, const ShardLayout& fixed, Index k,
-              Index threads, const char* axis);
+    DenseSide(const BlockRows<R>& a, const SideOptions& options, const ShardLayout& fixed, Index k);
 
     void solve(const BlockRows<R>& y, BlockRows<R>& x);
     [[nodiscard]] SideLoss losses(const BlockRows<R>& x) const;
     [[nodiscard]] double ridge(const BlockRows<R>& x) const;
+    [[nodiscard]] double certificate(const BlockRows<R>& x) const;
 
 private:
     [[nodiscard]] double shard_ridge(MatrixView<const R> x) const;
 
     const BlockRows<R>& a_;
-    RowProblem problem_;
-    Index threads_;
-    const char* axis_;
+    SideOptions options_;
     RowExchange exchange_;
     DenseMatrix<R> fixed_;
+    DenseMatrix<R> normal_;  // of the last solve(): YᵀY + λ n^ν I, before it was factorised
+    std::vector<R> shift_;   // −μ Σ_j y_j
 };
 
 /// Σ over all pairs of (x·y)², that is ⟨XᵀX, YᵀY⟩. @collective over the communicator of both

@@ -1,10 +1,9 @@
 // The one least-squares problem that every ALS half sweep solves, row by row.
 #pragma once
 
+#include <cmath>
 #include <span>
-#include <vector>
 
-#include <rankfold/linalg/dense.hpp>
 #include <rankfold/linalg/views.hpp>
 
 namespace rankfold {
@@ -13,10 +12,14 @@ namespace rankfold {
 ///
 ///     min_x  Σ_j (w_ij (x·y_j)² − 2 b_ij x·y_j)  +  α0 ‖Y x‖²  +  λ_i ‖x‖²  +  μ ‖x − p_i‖²
 ///
-/// where j runs over the stored entries v_ij of the row, w = w0 + w1 v, b = b0 + b1 v (or given
-/// entry by entry), and λ_i = λ (n_i + n_offset)^ν with n_i entries in row i. Its solution is
+/// where j runs over the stored entries v_ij of the row, and λ_i = λ (n_i + n_offset)^ν with n_i
+/// entries in row i. Its solution is
 ///
 ///     (Σ_j w_ij y_j y_jᵀ + α0 YᵀY + (λ_i + μ) I) x = Σ_j b_ij y_j + μ p_i.
+///
+/// Values are targets, w = 1 and b = v + b0 (or w = c and b = c (v + b0) with a confidence c given
+/// entry by entry, or b given entry by entry); or, as `preference`, they say how sure a preference
+/// is: w = w0 + w1 |v|, and b = b0 + b1 |v| for v > 0, else 0: negative values are dislikes.
 ///
 /// Explicit and implicit factorization, and those whose residuals or priors come from a network,
 /// differ in these numbers only.
@@ -32,25 +35,29 @@ struct RowProblem {
 
     /// Σ_Ω (v − mean − x·y)² + λ Σ n_i^ν ‖x_i‖² (Zhou et al., AAIM 2008: ν = 1).
     static RowProblem explicit_values(double lambda, double exponent, double mean);
-    /// Σ over all pairs of c (p − x·y)² + λ Σ n_i^ν ‖x_i‖² with c = 1 + α v and p = 1 at entries,
-    /// else c = 1 and p = 0 (Hu, Koren, Volinsky, ICDM 2008).
-    static RowProblem implicit(double alpha, double lambda, double exponent);
-    /// Σ_Ω (1 − x·y)² + α0 Σ over all pairs of (x·y)² + λ Σ (n_i + α0 n)^ν ‖x_i‖² for a matrix of
+    /// Σ over all pairs of c (p − x·y)² + λ Σ n_i^ν ‖x_i‖² with c = c0 + α |v| at entries and 1
+    /// elsewhere, p = 1 at entries v > 0 and 0 elsewhere. c0 = 1: Hu, Koren, Volinsky, ICDM 2008.
+    static RowProblem implicit(double c0, double alpha, double lambda, double exponent);
+    /// Σ_Ω (p − x·y)² + α0 Σ over all pairs of (x·y)² + λ Σ (n_i + α0 n)^ν ‖x_i‖² for a matrix of
     /// n columns (Rendle, Krichene, Zhang, Koren, 2021).
     static RowProblem implicit_unobserved(double alpha0, double lambda, double exponent, Index n);
 
     /// λ_i of a row with this many entries.
     [[nodiscard]] double row_lambda(Index entries) const;
-    [[nodiscard]] double weight(double value) const { return w0 + w1 * value; }
-    [[nodiscard]] double target(double value) const { return b0 + b1 * value; }
-    /// c of an entry's loss c (p − s)², where b = c p: 1 for explicit values.
-    [[nodiscard]] double confidence(double value) const {
-        return preference ? b0 + b1 * value : 1.0;
+    [[nodiscard]] double weight(double value) const { return w0 + w1 * std::abs(value); }
+    [[nodiscard]] double target(double value) const {
+        if (!preference) return b0 + b1 * value;
+        return value > 0.0 ? b0 + b1 * value : 0.0;
     }
-    /// The loss of an entry with this value, b and prediction s, without the α0 part:
-    /// w s² − 2 b s + b² / c.
-    [[nodiscard]] double entry_loss(double value, double b, double score) const {
-        return weight(value) * score * score - 2.0 * b * score + b * b / confidence(value);
+    /// c of the loss c (p − s)² that an entry stands for: 1 for targets.
+    [[nodiscard]] double confidence(double value) const {
+        return preference ? b0 + b1 * std::abs(value) : 1.0;
+    }
+    /// The loss of an entry with these w and b and prediction s, without the α0 part, w s² − 2 b s,
+    /// and b² / c, which makes it c (p − s)².
+    [[nodiscard]] double entry_loss(double value, double w, double b, double score) const {
+        const double c = preference ? confidence(value) : w;
+        return w * score * score - 2.0 * b * score + (c > 0.0 ? b * b / c : 0.0);
     }
 };
 
@@ -60,38 +67,15 @@ struct RowProblem {
 /// What is given of one row.
 template <Real R>
 struct RowData {
+    Index index = 0;  ///< of the row, for messages
     std::span<const ColIndex> cols;
     std::span<const R> values;
-    std::span<const R> targets{};  ///< b entry by entry; empty: from the values
-    std::span<const R> prior{};    ///< p_i, k elements; empty: none
-    Index count = 0;               ///< n_i
+    std::span<const R> confidences{};  ///< c entry by entry; empty: 1
+    std::span<const R> targets{};      ///< b entry by entry; empty: from the values
+    std::span<const R> prior{};        ///< p_i, k elements; empty: none
+    Index count = 0;                   ///< n_i
     /// Columns of the entries that follow in later rows: fetched ahead. May be empty.
     std::span<const ColIndex> following{};
-};
-
-/// Solves row problems one after the other in storage that is allocated once. One per thread.
-template <Real R>
-class RowSolver {
-public:
-    explicit RowSolver(Index k);
-
-    /// Solves for one row; a row without entries and prior gets zero.
-    ///
-    /// @param y     rows of Y, indexed by the entries' columns
-    /// @param gram  α0 YᵀY, k x k upper triangle; ignored if problem.alpha0 == 0
-    /// @param x     k elements, overwritten
-    /// @return false if the row's matrix is not positive definite
-    [[nodiscard]] bool solve(const RowProblem& problem, const RowData<R>& row,
-                             MatrixView<const R> y, MatrixView<const R> gram, std::span<R> x);
-
-private:
-    Index k_;
-    Index panel_;  // entries gathered at a time, so that the panel stays in the first-level cache
-    DenseMatrix<R> normal_;
-    DenseMatrix<R> plain_;
-    DenseMatrix<R> scaled_;
-    AlignedVector<R> weights_;
-    AlignedVector<R> targets_;
 };
 
 }  // namespace rankfold

@@ -11,20 +11,24 @@
 
 namespace rankfold {
 
-/// Allocates storage aligned to cache lines and leaves trivial elements uninitialised on resize.
+/// Storage aligned to cache lines; large blocks lie in large pages where the system has them, so
+/// that rows met in any order cost no page walks.
+[[nodiscard]] void* allocate_aligned(std::size_t bytes);
+void deallocate_aligned(void* storage, std::size_t bytes);
+
+/// Allocates by allocate_aligned() and leaves trivial elements uninitialised on resize.
 template <class T>
 struct AlignedAllocator {
     using value_type = T;
-    static constexpr std::align_val_t alignment{64};
 
     AlignedAllocator() = default;
     template <class U>
     AlignedAllocator(const AlignedAllocator<U>& /*other*/) {}  // NOLINT
 
     [[nodiscard]] T* allocate(std::size_t n) {
-        return static_cast<T*>(::operator new(n * sizeof(T), alignment));
+        return static_cast<T*>(allocate_aligned(n * sizeof(T)));
     }
-    void deallocate(T* p, std::size_t /*n*/) { ::operator delete(p, alignment); }
+    void deallocate(T* p, std::size_t n) { deallocate_aligned(p, n * sizeof(T)); }
     template <class U>
     void construct(U* p) {
         ::new (static_cast<void*>(p)) U;

@@ -7,6 +7,7 @@
 
 #include "als_settings.hpp"
 #include "early_stop.hpp"
+#include "scoring.hpp"
 
 namespace rankfold::cli {
 
@@ -16,10 +17,37 @@ struct AlsCommand {
     std::string matrix;
     std::string out;
     std::string init;
+    std::string confidences;
+    std::optional<double> require;
     AlsSettings settings;
     StopRule stop;
     LoopOptions loop;
 };
+
+/// The file of confidences, which must have the entries of `a`. @collective
+template <Real R>
+std::shared_ptr<const MatrixData<R>> load_confidences(Run& run, const std::string& file,
+                                                      const MatrixData<R>& a,
+                                                      const AlsOptions& als) {
+    auto c = load_matrix<R>(run, file);
+    if (als.implicit || !a.sparse || !c->sparse) {
+        throw input_error(
+            "--confidences are for explicit values of a sparse matrix, in a sparse "
+            "matrix file");
+    }
+    const bool same = c->rows() == a.rows() && c->cols() == a.cols() &&
+                      c->sparse->layout() == a.sparse->layout() &&
+                      c->sparse->local().row_ptr == a.sparse->local().row_ptr &&
+                      c->sparse->local().col_idx == a.sparse->local().col_idx;
+    if (run.comm.all_reduce(Index{same}, Reduce::min) == 0) {
+        throw input_error(file, " must have an entry for every entry of ", a.file,
+                          ", and no others");
+    }
+    if (value_range(*c).first < 0.0) {
+        throw input_error(file, ": confidences must not be negative");
+    }
+    return c;
+}
 
 template <Real R>
 void run_als(Run& run, const AlsCommand& o) {
@@ -34,13 +62,19 @@ void run_als(Run& run, const AlsCommand& o) {
         init = load_factors<R>(run, o.init);
         data.inputs.emplace_back("init", digest_text(digest(run.comm, init->tensors())));
     }
+    std::shared_ptr<const MatrixData<R>> confidences;
+    if (!o.confidences.empty()) {
+        confidences = load_confidences<R>(run, o.confidences, a, als_options);
+        data.inputs.emplace_back("confidences", digest_text(confidences->digest));
+    }
     if (run.common.dry_run) return;
 
     report_empty_lines(run, a);
     Steering steering = steer(run, o.loop, data.inputs);
     if (init) steering = warm_start<R>(init, data.train, als_options.k, std::move(steering));
     auto factors =
-        std::make_shared<Factors<R>>(fit_als(a, als_options, early.around(std::move(steering))));
+        std::make_shared<Factors<R>>(fit_als(a, als_options, early.around(std::move(steering)),
+                                             confidences ? &*confidences->sparse : nullptr));
     factors->options = run.options.dump();
     factors->history = run.history;
     early.finish(*factors);
@@ -57,6 +91,10 @@ void run_als(Run& run, const AlsCommand& o) {
         objective.push_back({{"block", "sweep"}, {"value", row[1]}});
     }
     run.result["objective"] = objective;
+    for (const auto& [name, value] : factors->certificate) {
+        run.result["certificate"][name] = value;
+        run.say(fmt::format("certificate: {} {:.2e}", name, value));
+    }
     run.say(fmt::format("{}: {} x {} matrix with {} entries, k = {}, {} sweeps", factors->method,
                         a.rows(), a.cols(), a.entries(), als_options.k,
                         factors->history.rows.size()));
@@ -75,6 +113,17 @@ void run_als(Run& run, const AlsCommand& o) {
             o.out, early.best_step(), early.metric(), early.best(), data.validation->nnz()));
     }
     run.handover.leave(o.out, factors);
+    if (!o.require) return;
+    for (const auto& [name, value] : factors->certificate) {
+        if (value > *o.require) {
+            throw Error(
+                Fault::check,
+                fmt::format("the certificate's {} is {:.3g}, above --require {:.3g}; more "
+                            "--sweeps, --solver cholesky or --precision double make it less",
+                            name, value, *o.require),
+                true);
+        }
+    }
 }
 
 }  // namespace
@@ -85,6 +134,12 @@ Action declare_als(Options& options) {
     options.add("out", o->out, "Factors file to write");
     options.add("init", o->init,
                 "Factors file to start from; also with other rows, columns or another k");
+    options.add("confidences", o->confidences,
+                "Explicit: matrix file with the weight of every entry's error");
+    options.add("require", o->require,
+                "Exit with 1 if the certificate, the largest |gradient| / |right-hand side| of a "
+                "row in the last half sweep, is above this",
+                Accept::above(0));
     o->settings.declare_grid(options);
     o->settings.declare_others(options);
     o->stop.declare(options);

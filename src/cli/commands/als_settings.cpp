@@ -23,14 +23,34 @@ void AlsSettings::declare_grid(Options& options) {
 
 void AlsSettings::declare_others(Options& options) {
     options.add("sweeps", als.sweeps, "Sweeps over rows and columns", Accept::at_least(1));
-    options.add("implicit", als.implicit, "Entries are confidences, not values");
-    options.add(
-        "centering", centering,
-        "Explicit: what is subtracted from the values: their mean, also the biases of rows and "
-        "columns, or nothing",
-        Accept::one_of({"mean", "biases", "none"}));
-    options.add("bias-damping", als.bias_damping,
-                "Entries that a bias of 0 counts as, with --centering biases", Accept::at_least(0));
+    options.add("implicit", als.implicit,
+                "Values say how sure a preference is (negative ones: a dislike)");
+    options.add("base-confidence", als.base_confidence,
+                "Implicit: c0 of the confidence c0 + α |v|; pairs without an entry have 1",
+                Accept::at_least(0));
+    options.add("centering", centering,
+                "Explicit: what is subtracted from the values: their mean, or nothing",
+                Accept::one_of({"mean", "none"}));
+    options.add("biases", als.biases, "Explicit: fit a bias of every row and column too");
+    options.presets(preset,
+                    "Settings under which another program's numbers mean the same; see help "
+                    "settings",
+                    {{"none", {}},
+                     {"spark", {"--implicit", "--alpha=1"}},
+                     {"implicit",
+                      {"--implicit", "--alpha=1", "--base-confidence=0", "--lambda-exponent=0",
+                       "--lambda=0.01"}},
+                     {"ials", {"--implicit", "--unobserved-weight=0.1", "--lambda=0.003"}}});
+    options.add("solver", solver,
+                "How a row is solved: exactly (cholesky), by conjugate gradients, or by blocks of "
+                "factors (for large k)",
+                Accept::one_of({"cholesky", "cg", "subspace"}));
+    options.add("cg-steps", als.solver.cg_steps, "cg: steps a row at most", Accept::at_least(1));
+    options.add("cg-tolerance", als.solver.cg_tolerance,
+                "cg: a row is done when its residual has shrunk by this factor",
+                Accept::at_least(0));
+    options.add("block", als.solver.block, "subspace: factors in a block", Accept::at_least(1));
+    options.add("exact-last", als.exact_last, "The last sweep exactly, whatever the solver");
     options.add("start-deviation", als.start_deviation,
                 "Standard deviation of the column factors' start", Accept::above(0));
 }
@@ -39,9 +59,10 @@ AlsOptions AlsSettings::resolved(const CommonOptions& common) const {
     AlsOptions options = als;
     options.seed = static_cast<std::uint64_t>(common.seed);
     options.threads = common.threads;
-    options.centering = centering == "mean"     ? Centering::mean
-                        : centering == "biases" ? Centering::biases
-                                                : Centering::none;
+    options.centering = centering == "mean" ? Centering::mean : Centering::none;
+    options.solver.solver = solver == "cg"         ? Solver::cg
+                            : solver == "subspace" ? Solver::subspace
+                                                   : Solver::cholesky;
     return options;
 }
 
@@ -81,12 +102,14 @@ void check_problem(const MatrixData<R>& a, const AlsOptions& als) {
                           ": there is nothing to learn from their values (did you mean "
                           "--implicit?)");
     }
-    if (als.implicit && least < 0.0) {
-        throw input_error("the entries of ", a.file, " go down to ", least,
-                          ", but --implicit takes them as confidences, which are not negative");
+    if (als.biases && (als.implicit || a.dense)) {
+        throw input_error(
+            "--biases are for explicit values of a sparse matrix",
+            als.implicit ? ", not for --implicit" : concat("; ", a.file, " is dense"));
     }
-    if (a.dense && !als.implicit && als.centering == Centering::biases) {
-        throw input_error("--centering biases is for sparse matrices, and ", a.file, " is dense");
+    if (als.implicit && most <= 0.0) {
+        throw input_error("no entry of ", a.file,
+                          " is positive: --implicit takes positive values as preferences");
     }
     if (a.dense && !als.implicit && als.k > std::min(a.rows(), a.cols())) {
         throw input_error("--factors ", als.k, " is more than the smaller side of the dense ",
@@ -107,11 +130,12 @@ void with_names(const Communicator& comm, const IdSource& ids, const std::functi
 }
 
 template <Real R>
-Factors<R> fit_als(const MatrixData<R>& a, const AlsOptions& options, const Steering& steering) {
+Factors<R> fit_als(const MatrixData<R>& a, const AlsOptions& options, const Steering& steering,
+                   const BlockRowCsr<R>* confidences) {
     Factors<R> factors;
     with_names(a.comm(), a.ids, [&] {
         if (a.sparse) {
-            factors = als(*a.sparse, options, steering);
+            factors = als(*a.sparse, options, steering, confidences);
         } else if (options.implicit) {
             factors = als(sparsify(*a.dense), options, steering);
         } else {
@@ -138,9 +162,10 @@ void report_empty_lines(Run& run, const MatrixData<R>& a) {
     }
 }
 
-#define RANKFOLD_INSTANTIATE(R)                                                            \
-    template void check_problem(const MatrixData<R>&, const AlsOptions&);                  \
-    template Factors<R> fit_als(const MatrixData<R>&, const AlsOptions&, const Steering&); \
+#define RANKFOLD_INSTANTIATE(R)                                                           \
+    template void check_problem(const MatrixData<R>&, const AlsOptions&);                 \
+    template Factors<R> fit_als(const MatrixData<R>&, const AlsOptions&, const Steering&, \
+                                const BlockRowCsr<R>*);                                   \
     template void report_empty_lines(Run&, const MatrixData<R>&);
 RANKFOLD_INSTANTIATE(float)
 RANKFOLD_INSTANTIATE(double)

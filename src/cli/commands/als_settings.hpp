@@ -13,6 +13,8 @@ namespace rankfold::cli {
 struct AlsSettings {
     AlsOptions als;
     std::string centering = "mean";
+    std::string solver = "cholesky";
+    std::string preset = "none";
 
     /// Options of which `tune` takes lists: k, λ, ν, α, α0.
     void declare_grid(Options& options);
@@ -35,7 +37,8 @@ void check_problem(const MatrixData<R>& a, const AlsOptions& options);
 /// @throws NotPositiveDefinite, agreed, with the row's or column's own name
 template <Real R>
 [[nodiscard]] Factors<R> fit_als(const MatrixData<R>& a, const AlsOptions& options,
-                                 const Steering& steering);
+                                 const Steering& steering,
+                                 const BlockRowCsr<R>* confidences = nullptr);
 
 /// Runs `fit` and gives a row or column that cannot be solved its name in `ids`. @collective
 void with_names(const Communicator& comm, const IdSource& ids, const std::function<void()>& fit);

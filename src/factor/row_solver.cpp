@@ -1,0 +1,281 @@
+#include <rankfold/factor/row_solver.hpp>
+
+#include <algorithm>
+#include <limits>
+
+#include <rankfold/linalg/row_kernels.hpp>
+
+namespace rankfold {
+
+namespace {
+
+/// The columns after the first `done` entries of a row: in the row itself, or else behind it.
+template <Real R>
+std::span<const ColIndex> upcoming(const RowData<R>& row, std::size_t done, std::size_t most) {
+    const auto next = done < row.cols.size() ? row.cols.subspan(done) : row.following;
+    return next.first(std::min(next.size(), most));
+}
+
+template <Real R>
+R square(std::span<const R> x) {
+    return dot<R>(x, x);
+}
+
+}  // namespace
+
+template <Real R>
+RowSolver<R>::RowSolver(const RowProblem& problem, Index k, const SolverOptions& options)
+    : problem_{problem},
+      k_{k},
+      options_{options},
+      panel_{std::clamp<Index>(16384 / (padded(k) * Index{sizeof(R)}), 32, 64)},
+      batch_{options.solver == Solver::subspace ? std::min(k, options.block) : k},
+      plain_(panel_, padded(batch_.k())),
+      scaled_(panel_, padded(batch_.k())),
+      weights_(static_cast<std::size_t>(panel_)),
+      targets_(static_cast<std::size_t>(panel_)) {
+    for (auto& work : work_) work.assign(static_cast<std::size_t>(padded(k)), R{0});
+    scores_.resize(static_cast<std::size_t>(batch_.capacity()));
+}
+
+template <Real R>
+void RowSolver<R>::begin(MatrixView<const R> y, MatrixView<const R> gram,
+                         std::span<const R> offsets) {
+    y_ = y;
+    gram_ = gram;
+    offsets_ = offsets;
+    first_bad_ = none;
+}
+
+template <Real R>
+void RowSolver<R>::add(const RowData<R>& row, std::span<R> x) {
+    if (row.cols.empty() && (row.prior.empty() || problem_.prior_weight == 0.0)) {
+        std::ranges::fill(x, R{0});
+        return;
+    }
+    if (options_.solver == Solver::cg) {
+        solve_cg(row, x);
+        return;
+    }
+    if (options_.solver == Solver::cholesky) {
+        const auto slot = static_cast<Index>(pending_.size());
+        assemble(row, batch_.matrix(slot), batch_.vector(slot));
+    }
+    pending_.push_back({row, x});
+    if (static_cast<Index>(pending_.size()) == batch_.capacity()) finish();
+}
+
+template <Real R>
+void RowSolver<R>::finish() {
+    if (options_.solver == Solver::subspace) {
+        solve_blocks();
+    } else if (!pending_.empty()) {
+        const auto count = static_cast<Index>(pending_.size());
+        // without a ridge, a pivot at the level of rounding means a singular system
+        const bool ridged = problem_.lambda > 0.0 || problem_.prior_weight > 0.0;
+        const R tiny = ridged ? R{0} : static_cast<R>(k_) * std::numeric_limits<R>::epsilon();
+        const unsigned bad = batch_.solve(count, tiny);
+        for (Index s = 0; s < count; ++s) {
+            const Pending& pending = pending_[static_cast<std::size_t>(s)];
+            if ((bad >> s & 1U) != 0) first_bad_ = std::min(first_bad_, pending.row.index);
+            std::ranges::copy(batch_.vector(s), pending.x.begin());
+        }
+    }
+    pending_.clear();
+}
+
+/// w and b of some entries, into weights_ and targets_.
+template <Real R>
+void RowSolver<R>::weigh(const RowData<R>& row, std::size_t first, std::size_t count) {
+    for (std::size_t e = 0; e < count; ++e) {
+        const std::size_t at = first + e;
+        const auto v = static_cast<double>(row.values[at]);
+        const double c = row.confidences.empty() ? 1.0 : static_cast<double>(row.confidences[at]);
+        weights_[e] = static_cast<R>(c * problem_.weight(v));
+        targets_[e] =
+            row.targets.empty() ? static_cast<R>(c * problem_.target(v)) : row.targets[at];
+        if (!offsets_.empty()) {
+            targets_[e] -= weights_[e] * offsets_[static_cast<std::size_t>(row.cols[at])];
+        }
+    }
+}
+
+template <Real R>
+double RowSolver<R>::ridge(const RowData<R>& row) const {
+    return problem_.row_lambda(row.count) + (row.prior.empty() ? 0.0 : problem_.prior_weight);
+}
+
+template <Real R>
+void RowSolver<R>::assemble(const RowData<R>& row, MatrixView<R> normal, std::span<R> rhs) {
+    for (Index i = 0; i < k_; ++i) {
+        R* const to = normal.data + i * normal.ld;
+        if (problem_.alpha0 != 0.0) {
+            std::copy_n(gram_.data + i * gram_.ld, k_, to);
+            std::fill(to + k_, to + padded(k_), R{0});
+        } else {
+            std::fill_n(to, padded(k_), R{0});
+        }
+        to[i] += static_cast<R>(ridge(row));
+    }
+    const auto mu = static_cast<R>(problem_.prior_weight);
+    for (std::size_t f = 0; f < rhs.size(); ++f) {
+        rhs[f] = row.prior.empty() ? R{0} : mu * row.prior[f];
+    }
+    const bool weighted = problem_.w1 != 0.0 || problem_.w0 != 1.0 || !row.confidences.empty();
+    const std::span<R> padded_rhs(rhs.data(), static_cast<std::size_t>(padded(k_)));
+    for (std::size_t done = 0; done < row.cols.size();) {
+        const std::size_t n = std::min(row.cols.size() - done, static_cast<std::size_t>(panel_));
+        weigh(row, done, n);
+        const MatrixView<R> p{plain_.view().data, static_cast<Index>(n), k_, plain_.cols()};
+        const MatrixView<R> q{scaled_.view().data, static_cast<Index>(n), k_, scaled_.cols()};
+        gather_rows<R>(y_, row.cols.subspan(done, n), p);
+        weigh_rows<R>(p, weighted ? std::span<const R>(weights_).first(n) : std::span<const R>(),
+                      std::span<const R>(targets_).first(n), q, padded_rhs);
+        done += n;
+        rank_update_upper<R>(p, weighted ? q : p, normal,
+                             {y_, upcoming(row, done, static_cast<std::size_t>(panel_))});
+    }
+}
+
+/// out += Σ_j (b_j [or 0] − w_j x·y_j) y_j − α0 YᵀY x − (λ_i + μ) x [+ μ p].
+template <Real R>
+void RowSolver<R>::add_normal_product(const RowData<R>& row, bool residual, std::span<const R> x,
+                                      std::span<R> out) {
+    for (std::size_t done = 0; done < row.cols.size();) {
+        const std::size_t n = std::min(row.cols.size() - done, static_cast<std::size_t>(panel_));
+        weigh(row, done, n);
+        if (!residual) std::fill_n(targets_.begin(), n, R{0});
+        done += n;
+        add_residuals<R>(y_, row.cols.subspan(done - n, n), std::span<const R>(weights_).first(n),
+                         std::span<const R>(targets_).first(n), x, out,
+                         {y_, upcoming(row, done, static_cast<std::size_t>(panel_))});
+    }
+    const auto own = static_cast<R>(ridge(row));
+    for (std::size_t f = 0; f < static_cast<std::size_t>(k_); ++f) out[f] -= own * x[f];
+    if (residual && !row.prior.empty()) {
+        const auto mu = static_cast<R>(problem_.prior_weight);
+        for (std::size_t f = 0; f < row.prior.size(); ++f) out[f] += mu * row.prior[f];
+    }
+    if (problem_.alpha0 != 0.0) subtract_symmetric_product<R>(gram_, x, out);
+}
+
+/// Starts from x, whose residual is that of the last sweep's solution in the new problem.
+template <Real R>
+void RowSolver<R>::solve_cg(const RowData<R>& row, std::span<R> x) {
+    auto& [r, p, ap] = work_;
+    std::ranges::fill(r, R{0});
+    add_normal_product(row, true, x, r);
+    std::ranges::copy(r, p.begin());
+    R rr = square<R>(r);
+    const R enough = rr * static_cast<R>(options_.cg_tolerance * options_.cg_tolerance);
+    for (Index step = 0; step < options_.cg_steps && rr > enough; ++step) {
+        std::ranges::fill(ap, R{0});
+        add_normal_product(row, false, p, ap);  // −A p
+        const R curvature = -dot<R>(p, ap);
+        if (!(curvature > R{0})) {
+            first_bad_ = std::min(first_bad_, row.index);
+            return;
+        }
+        const R length = rr / curvature;
+        for (std::size_t f = 0; f < x.size(); ++f) {
+            x[f] += length * p[f];
+            r[f] += length * ap[f];
+        }
+        const R next = square<R>(r);
+        const R turn = next / rr;
+        for (std::size_t f = 0; f < x.size(); ++f) p[f] = r[f] + turn * p[f];
+        rr = next;
+    }
+}
+
+template <Real R>
+double RowSolver<R>::relative_residual(const RowData<R>& row, std::span<const R> x) {
+    auto& [gradient, zero, rhs] = work_;
+    for (auto& work : work_) std::ranges::fill(work, R{0});
+    add_normal_product(row, true, x, gradient);
+    add_normal_product(row, true, zero, rhs);
+    const R size = square<R>(rhs);
+    return size > R{0} ? std::sqrt(static_cast<double>(square<R>(gradient) / size)) : 0.0;
+}
+
+/// The Newton system of some factors of a row, with its other factors held.
+template <Real R>
+void RowSolver<R>::assemble_block(const Pending& pending, Range block, std::span<const R> scores,
+                                  MatrixView<R> normal, std::span<R> rhs) {
+    const auto& [row, x] = pending;
+    const Index d = block.size();
+    const auto own = static_cast<R>(ridge(row));
+    std::fill_n(rhs.data(), padded(d), R{0});
+    for (Index f = 0; f < d; ++f) {
+        R* const to = normal.data + f * normal.ld;
+        const Index global = block.begin + f;
+        std::fill_n(to, padded(batch_.k()), R{0});
+        rhs[static_cast<std::size_t>(f)] = -own * x[static_cast<std::size_t>(global)];
+        if (!row.prior.empty()) {
+            rhs[static_cast<std::size_t>(f)] +=
+                static_cast<R>(problem_.prior_weight) * row.prior[static_cast<std::size_t>(global)];
+        }
+        if (problem_.alpha0 != 0.0) {
+            const std::span<const R> gram_row = gram_.row(global);
+            std::copy_n(gram_row.begin() + block.begin, d, to);
+            rhs[static_cast<std::size_t>(f)] -= dot<R>(gram_row, x);
+        }
+        to[f] += own;
+    }
+    const MatrixView<const R> y{y_.data + block.begin, y_.rows, d, y_.ld};
+    const std::span<R> padded_rhs(rhs.data(), static_cast<std::size_t>(padded(d)));
+    for (std::size_t done = 0; done < row.cols.size();) {
+        const std::size_t n = std::min(row.cols.size() - done, static_cast<std::size_t>(panel_));
+        weigh(row, done, n);
+        for (std::size_t e = 0; e < n; ++e) targets_[e] -= weights_[e] * scores[done + e];
+        const MatrixView<R> p{plain_.view().data, static_cast<Index>(n), d, plain_.cols()};
+        const MatrixView<R> q{scaled_.view().data, static_cast<Index>(n), d, scaled_.cols()};
+        gather_rows<R>(y, row.cols.subspan(done, n), p);
+        weigh_rows<R>(p, std::span<const R>(weights_).first(n),
+                      std::span<const R>(targets_).first(n), q, padded_rhs);
+        done += n;
+        rank_update_upper<R>(p, q, normal,
+                             {y, upcoming(row, done, static_cast<std::size_t>(panel_))});
+    }
+}
+
+/// One pass over the blocks of factors, for all pending rows side by side.
+template <Real R>
+void RowSolver<R>::solve_blocks() {
+    const auto count = static_cast<Index>(pending_.size());
+    for (std::size_t s = 0; s < pending_.size(); ++s) {
+        scores_[s].resize(pending_[s].row.cols.size());
+        gather_dots<R>(y_, pending_[s].row.cols, pending_[s].x, scores_[s]);
+    }
+    for (Index begin = 0; begin < k_ && count > 0; begin += batch_.k()) {
+        // the last block is as wide as the others, and overlaps the one before
+        const Index first = std::min(begin, k_ - batch_.k());
+        const Range block{first, first + batch_.k()};
+        for (Index s = 0; s < count; ++s) {
+            const auto at = static_cast<std::size_t>(s);
+            assemble_block(pending_[at], block, scores_[at], batch_.matrix(s), batch_.vector(s));
+        }
+        const unsigned bad = batch_.solve(count, R{0});
+        const MatrixView<const R> y{y_.data + block.begin, y_.rows, block.size(), y_.ld};
+        for (Index s = 0; s < count; ++s) {
+            const auto at = static_cast<std::size_t>(s);
+            const Pending& pending = pending_[at];
+            if ((bad >> s & 1U) != 0) {
+                first_bad_ = std::min(first_bad_, pending.row.index);
+                continue;
+            }
+            const std::span<const R> step = batch_.vector(s);
+            for (std::size_t f = 0; f < step.size(); ++f) {
+                pending.x[static_cast<std::size_t>(block.begin) + f] += step[f];
+            }
+            changes_.resize(scores_[at].size());
+            gather_dots<R>(y, pending.row.cols, step, changes_);
+            for (std::size_t e = 0; e < changes_.size(); ++e) scores_[at][e] += changes_[e];
+        }
+    }
+}
+
+template class RowSolver<float>;
+template class RowSolver<double>;
+
+}  // namespace rankfold
