@@ -11,4 +11,6 @@ if(RANKFOLD_SANITIZE)
   add_compile_options(-fsanitize=address,undefined -fno-sanitize=null,alignment,object-size,vptr
     -fno-sanitize-recover=undefined)
   add_link_options(-fsanitize=address,undefined)
+  # the kernels' code once, not once for every instruction set
+  add_compile_definitions(HWY_COMPILE_ONLY_STATIC)
 endif()

@@ -11,6 +11,6 @@ if(NOT RANKFOLD_SANITIZE)
   endforeach()
   # Every public header compiles alone.
   add_test(NAME lint.headers COMMAND ${CMAKE_COMMAND} --build "${PROJECT_BINARY_DIR}"
-    --target all_verify_interface_header_sets --parallel 2)
-  set_tests_properties(lint.headers PROPERTIES TIMEOUT 600 LABELS lint PROCESSORS 2)
+    --target all_verify_interface_header_sets --parallel 1)
+  set_tests_properties(lint.headers PROPERTIES TIMEOUT 600 LABELS lint)
 endif()
