@@ -27,6 +27,21 @@ find_path(RANKFOLD_CBLAS_INCLUDE cblas.h PATH_SUFFIXES openblas
 find_path(RANKFOLD_HIGHWAY_INCLUDE hwy/highway.h REQUIRED)
 find_library(RANKFOLD_HIGHWAY_LIBRARY hwy REQUIRED)
 
+# ScaLAPACK for the MPI found above, unless it is left out.
+if(RANKFOLD_SCALAPACK)
+  find_library(RANKFOLD_SCALAPACK_LIBRARY NAMES scalapack-openmpi scalapack-mpich scalapack)
+  if(NOT RANKFOLD_SCALAPACK_LIBRARY)
+    message(FATAL_ERROR "ScaLAPACK was not found (Debian: libscalapack-openmpi-dev). Point "
+      "RANKFOLD_SCALAPACK_LIBRARY at it, or pass -DRANKFOLD_SCALAPACK=OFF to build without "
+      "`svd --full`.")
+  endif()
+  if(NOT TARGET rankfold_scalapack_library)
+    add_library(rankfold_scalapack_library INTERFACE IMPORTED)
+    target_link_libraries(rankfold_scalapack_library INTERFACE "${RANKFOLD_SCALAPACK_LIBRARY}"
+      LAPACK::LAPACK)
+  endif()
+endif()
+
 # Parallel HDF5 (C interface), built for the MPI found above.
 set(HDF5_PREFER_PARALLEL ON)
 find_dependency(HDF5 COMPONENTS C)

@@ -20,6 +20,6 @@ target_link_libraries(rankfold_test_support PUBLIC rankfold::comm rankfold::lina
   PRIVATE rankfold_warnings)
 target_precompile_headers(rankfold_test_support PRIVATE <gtest/gtest.h>)
 
-foreach(folder IN ITEMS core comm linalg dist factor nn eval hybrid data cli lint e2e)
+foreach(folder IN ITEMS core comm linalg dist scalapack factor nn eval hybrid data cli lint e2e)
   include("${PROJECT_SOURCE_DIR}/tests/${folder}/tests.cmake")
 endforeach()

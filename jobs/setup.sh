@@ -3,7 +3,7 @@
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 
 build_packages=(cmake g++ make pkg-config openmpi-bin libopenmpi-dev libhdf5-openmpi-dev
-    libopenblas-openmp-dev libhwy-dev libcli11-dev libtomlplusplus-dev nlohmann-json3-dev
+    libopenblas-openmp-dev libscalapack-openmpi-dev libhwy-dev libcli11-dev libtomlplusplus-dev nlohmann-json3-dev
     libfmt-dev zlib1g-dev)
 test_packages=(libgtest-dev clang-format python3 python3-h5py python3-scipy python3-anndata
     dataset-fashion-mnist)

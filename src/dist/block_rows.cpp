@@ -113,13 +113,29 @@ CsrMatrix<R> transpose_local(const BlockRowCsr<R>& a) {
     std::partial_sum(result.row_ptr.begin(), result.row_ptr.end(), result.row_ptr.begin());
     result.col_idx.resize(local.col_idx.size());
     result.values.resize(local.values.size());
-    std::vector<Index> next(result.row_ptr.begin(), result.row_ptr.end() - 1);
+    // first into buckets of columns, then within each, so that both passes write where the cache is
+    constexpr Index width = 256;
+    std::vector<Index> fill;
+    for (Index j = 0; j < a.cols(); j += width) fill.push_back(result.row_ptr[at(j)]);
+    struct Place {
+        ColIndex col, row;
+    };
+    AlignedVector<Place> places(local.col_idx.size());
+    AlignedVector<R> values(local.values.size());
+    const Index first = a.first_row();
     for (Index i = 0; i < local.rows(); ++i) {
         for (Index e = local.row_ptr[at(i)]; e < local.row_ptr[at(i) + 1]; ++e) {
-            const auto to = at(next[at(local.col_idx[at(e)])]++);
-            result.col_idx[to] = static_cast<ColIndex>(a.first_row() + i);
-            result.values[to] = local.values[at(e)];
+            const ColIndex j = local.col_idx[at(e)];
+            const auto to = at(fill[at(j / width)]++);
+            places[to] = {j, static_cast<ColIndex>(first + i)};
+            values[to] = local.values[at(e)];
         }
+    }
+    std::vector<Index> next(result.row_ptr.begin(), result.row_ptr.end() - 1);
+    for (std::size_t e = 0; e < places.size(); ++e) {
+        const auto to = at(next[at(places[e].col)]++);
+        result.col_idx[to] = places[e].row;
+        result.values[to] = values[e];
     }
     return result;
 }

@@ -19,9 +19,18 @@ template <Real R>
 double shard_square(MatrixView<const R> x) {
     double square = 0.0;
     for (Index i = 0; i < x.rows; ++i) {
-        double row = 0.0;
-        for (const R v : x.row(i)) row += static_cast<double>(v) * static_cast<double>(v);
-        square += row;
+        double lanes[8] = {};
+        const R* row = x.row(i).data();
+        Index j = 0;
+        for (; j + 8 <= x.cols; j += 8) {
+            for (Index t = 0; t < 8; ++t) {
+                lanes[t] += static_cast<double>(row[j + t]) * static_cast<double>(row[j + t]);
+            }
+        }
+        for (; j < x.cols; ++j) {
+            lanes[0] += static_cast<double>(row[j]) * static_cast<double>(row[j]);
+        }
+        for (const double lane : lanes) square += lane;
     }
     return square;
 }
@@ -83,14 +92,15 @@ private:
 
 template <Real R>
 DenseMatrix<double> inner(const BlockRows<R>& x, Range xc, const BlockRows<R>& y, Range yc,
-                          Accumulate accumulate, Index threads) {
+                          Accumulate accumulate, Index threads,
+                          std::optional<double> known_x_square) {
     RANKFOLD_EXPECT(x.layout() == y.layout());
     DenseMatrix<double> result(xc.size(), yc.size());
     if (result.data().empty()) return result;
     // Σ_s |x_sᵀ y_s| <= ‖x‖ ‖y‖ by Cauchy and Schwarz, in each shard and over the shards; rounding
     // in R may go a little beyond
     const bool same = &x == &y && xc == yc;
-    const double x_square = square_norm(x, xc, threads);
+    const double x_square = known_x_square ? *known_x_square : square_norm(x, xc, threads);
     const double y_square = same ? x_square : square_norm(y, yc, threads);
     const double bound = 1.01 * std::sqrt(x_square) * std::sqrt(y_square);
     ExactSum total(result.data().size(), bound);
@@ -166,7 +176,7 @@ std::vector<double> column_norms(const BlockRows<R>& x, Index threads) {
 
 #define RANKFOLD_INSTANTIATE(R)                                                                \
     template DenseMatrix<double> inner(const BlockRows<R>&, Range, const BlockRows<R>&, Range, \
-                                       Accumulate, Index);                                     \
+                                       Accumulate, Index, std::optional<double>);              \
     template void add_product(R, const BlockRows<R>&, Range, MatrixView<const double>,         \
                               BlockRows<R>&, Range, Index);                                    \
     template BlockRows<R> times(const BlockRows<R>&, Range, MatrixView<const double>, Index);  \

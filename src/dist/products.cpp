@@ -15,6 +15,17 @@ std::size_t at(Index i) {
     return static_cast<std::size_t>(i);
 }
 
+/// Rows of `layout` that make up shards [shards.begin, shards.end).
+Range rows_of(const ShardLayout& layout, Range shards) {
+    const Index begin =
+        shards.begin == layout.shards() ? layout.rows() : layout.shard_rows(shards.begin).begin;
+    return {begin, shards.size() == 0 ? begin : layout.shard_rows(shards.end - 1).end};
+}
+
+/// Columns of A in a block: 32 columns of so many rows of B fill half of a usual second cache.
+template <Real R>
+constexpr Index block_width = 16384 / Index{sizeof(R)};
+
 /// Columns that some local entry has, increasing.
 template <Real R>
 std::vector<Index> columns_met(const CsrMatrix<R>& a) {
@@ -46,7 +57,14 @@ RowExchange plan(const BlockRowCsr<R>& a, const ShardLayout& b) {
 template <Real R>
 SparseProduct<R>::SparseProduct(const BlockRowCsr<R>& a, const ShardLayout& b, Index threads)
     : a_{&a}, threads_{threads}, exchange_{plan(a, b)} {
-    if (exchange_.buffer_rows() == a.cols()) return;
+    if (exchange_.buffer_rows() < a.cols()) renumber();
+    if (exchange_.buffer_rows() > 2 * block_width<R>) cut_into_blocks();
+}
+
+/// The entries' columns as positions in the buffer.
+template <Real R>
+void SparseProduct<R>::renumber() {
+    const BlockRowCsr<R>& a = *a_;
     std::vector<ColIndex> position(at(a.cols()));
     const std::vector<Index> needed = columns_met(a.local());
     for (std::size_t p = 0; p < needed.size(); ++p) {
@@ -56,17 +74,45 @@ SparseProduct<R>::SparseProduct(const BlockRowCsr<R>& a, const ShardLayout& b, I
     for (const ColIndex j : a.local().col_idx) positions_.push_back(position[at(j)]);
 }
 
+/// Puts the entries of each block of columns together, row by row.
+template <Real R>
+void SparseProduct<R>::cut_into_blocks() {
+    const CsrMatrix<R>& a = a_->local();
+    const ColIndex* columns = positions_.empty() ? a.col_idx.data() : positions_.data();
+    const Index rows = a.rows();
+    blocks_ = (exchange_.buffer_rows() + block_width<R> - 1) / block_width<R>;
+    row_ptr_.assign(at(blocks_ * (rows + 1)), 0);
+    const auto for_each_run = [&](const auto& run) {  // of a row's entries in one block
+        for (Index i = 0; i < rows; ++i) {
+            const Index end = a.row_ptr[at(i) + 1];
+            for (Index e = a.row_ptr[at(i)]; e < end;) {
+                const Index block = columns[e] / block_width<R>;
+                const auto beyond =
+                    static_cast<ColIndex>(std::min<Index>((block + 1) * block_width<R>, a.cols));
+                Index last = e + 1;
+                while (last < end && columns[last] < beyond) ++last;
+                run(block * (rows + 1) + i, e, last);
+                e = last;
+            }
+        }
+    };
+    for_each_run([&](Index place, Index e, Index last) { row_ptr_[at(place)] = last - e; });
+    std::exclusive_scan(row_ptr_.begin(), row_ptr_.end(), row_ptr_.begin(), Index{0});
+    col_idx_.resize(a.col_idx.size());
+    values_.resize(a.values.size());
+    for_each_run([&](Index place, Index e, Index last) {
+        const Index to = row_ptr_[at(place)];
+        std::copy(columns + e, columns + last, col_idx_.data() + to);
+        std::copy(a.values.data() + e, a.values.data() + last, values_.data() + to);
+    });
+    positions_ = {};
+}
+
 template <Real R>
 void SparseProduct<R>::multiply(const BlockRows<R>& b, BlockRows<R>& c) const {
     RANKFOLD_EXPECT(c.layout() == a_->layout() && c.cols() == b.cols());
     MatrixView<const R> rows = b.local().view();
-    if (a_->comm().size() > 1) {
-        if (buffer_.cols() != b.cols()) {
-            buffer_ = DenseMatrix<R>(exchange_.buffer_rows(), b.cols());
-        }
-        exchange_.gather(b, buffer_.view());
-        rows = std::as_const(buffer_).view();
-    } else if (!positions_.empty()) {
+    if (a_->comm().size() > 1 || exchange_.buffer_rows() < a_->cols()) {
         if (buffer_.cols() != b.cols()) {
             buffer_ = DenseMatrix<R>(exchange_.buffer_rows(), b.cols());
         }
@@ -74,11 +120,24 @@ void SparseProduct<R>::multiply(const BlockRows<R>& b, BlockRows<R>& c) const {
         rows = std::as_const(buffer_).view();
     }
     const Range shards = a_->shards();
-#pragma omp parallel for schedule(dynamic) num_threads(static_cast <int>(threads_))
-    for (Index s = shards.begin; s < shards.end; ++s) {
-        CsrView<R> part = a_->shard(s);
-        if (!positions_.empty()) part.col_idx = positions_.data();
-        sparse_times_dense<R>(part, rows, c.shard(s), false);
+#pragma omp parallel for schedule(static) num_threads(static_cast <int>(threads_))
+    for (Index t = 0; t < threads_; ++t) {
+        const Range part = even_part(shards.size(), threads_, t);
+        Range mine = rows_of(a_->layout(), {shards.begin + part.begin, shards.begin + part.end});
+        mine = {mine.begin - a_->first_row(), mine.end - a_->first_row()};
+        const MatrixView<R> into = c.local().view().row_block(mine);
+        if (blocks_ == 1) {
+            CsrView<R> all = a_->local().view().row_block(mine);
+            if (!positions_.empty()) all.col_idx = positions_.data();
+            sparse_times_dense<R>(all, rows, into, false);
+            continue;
+        }
+        for (Index block = 0; block < blocks_; ++block) {
+            const Index first = block * (a_->local().rows() + 1) + mine.begin;
+            const CsrView<R> entries{mine.size(), a_->cols(), row_ptr_.data() + first,
+                                     col_idx_.data(), values_.data()};
+            sparse_times_dense<R>(entries, rows, into, block > 0);
+        }
     }
     a_->comm().ledger().add_flops(2.0 * static_cast<double>(a_->local().nnz()) *
                                   static_cast<double>(b.cols()));
@@ -91,13 +150,6 @@ namespace {
 Index group_count(const ShardLayout& layout) {
     const Index most = std::min(layout.shards(), std::max<Index>(64, layout.rows() / 256));
     return static_cast<Index>(std::bit_floor(static_cast<std::uint64_t>(std::max<Index>(1, most))));
-}
-
-/// Rows of `layout` that make up shards [shards.begin, shards.end).
-Range rows_of(const ShardLayout& layout, Range shards) {
-    const Index begin =
-        shards.begin == layout.shards() ? layout.rows() : layout.shard_rows(shards.begin).begin;
-    return {begin, shards.size() == 0 ? begin : layout.shard_rows(shards.end - 1).end};
 }
 
 /// The groups whose first shard is the rank's.

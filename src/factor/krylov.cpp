@@ -36,7 +36,7 @@ KrylovBasis<R>::KrylovBasis(const OperatorRef<R>& a, const SvdOptions& options)
     : a_{a},
       options_{options},
       block_{block_size(a.preferred_block(), options, a.cols())},
-      most_{std::min(a.cols(), std::max(options.k + 6 * block_, 2 * options.k + 256))},
+      most_{std::min(a.cols(), std::max(options.k + 6 * block_, 2 * options.k + 384))},
       basis_{a.comm(), a.col_layout(), most_},
       h_{most_, most_},
       counts_(counts, 0),
@@ -83,8 +83,9 @@ void KrylovBasis<R>::append(const BlockRows<R>& block) {
 template <Real R>
 DenseMatrix<double> KrylovBasis<R>::take_out(BlockRows<R>& z) const {
     const Range all{0, size()};
-    DenseMatrix<double> c =
-        inner(basis_, all, z, {0, z.cols()}, Accumulate::in_own_precision, options_.threads);
+    const double square = 1.1 * static_cast<double>(size());  // the basis is orthonormal
+    DenseMatrix<double> c = inner(basis_, all, z, {0, z.cols()}, Accumulate::in_own_precision,
+                                  options_.threads, square);
     add_product(R{-1}, basis_, all, std::as_const(c).view(), z, {0, z.cols()}, options_.threads);
     return c;
 }
@@ -160,7 +161,11 @@ void KrylovBasis<R>::step() {
     }
     {
         const auto phase = a_.comm().ledger().phase("svd product");
-        z = a_.transposed_times(a_.times(z));
+        if (product_.cols() != z.cols()) {
+            product_ = BlockRows<R>(a_.comm(), a_.row_layout(), z.cols());
+        }
+        a_.apply(z, product_);
+        a_.apply_transposed(product_, z);
     }
     for (Index i = 0; i < size(); ++i) {
         for (Index j = newest.begin; j < newest.end; ++j) h_(i, j) = 0.0;

@@ -60,6 +60,7 @@ private:
     Index block_;
     Index most_;                   // columns that the basis may have
     BlockRows<R> basis_;           // n x most_
+    BlockRows<R> product_;         // m x width: A times the newest block
     DenseMatrix<double> h_;        // most_ x most_, symmetric: VᵀAᵀAV
     std::vector<Index> counts_;    // see Count
     std::vector<double> numbers_;  // see Number

@@ -16,6 +16,9 @@ void dgesdd_(const char* jobz, const int* m, const int* n, double* a, const int*
              int* iwork, int* info);
 void dsyevd_(const char* jobz, const char* uplo, const int* n, double* a, const int* lda, double* w,
              double* work, const int* lwork, int* iwork, const int* liwork, int* info);
+void dbdsdc_(const char* uplo, const char* compq, const int* n, double* d, double* e, double* u,
+             const int* ldu, double* vt, const int* ldvt, double* q, int* iq, double* work,
+             int* iwork, int* info);
 void dtrtri_(const char* uplo, const char* diag, const int* n, double* a, const int* lda,
              int* info);
 }
@@ -127,6 +130,34 @@ SymmetricEigen symmetric_eigen(MatrixView<const double> a) {
     for (Index i = 0; i < n; ++i) {  // LAPACK's column i is our row i, in increasing order
         for (Index j = 0; j < n; ++j) result.vectors(j, n - 1 - i) = q(i, j);
     }
+    return result;
+}
+
+BidiagonalSvd bidiagonal_svd(bool upper, std::span<double> diagonal, std::span<double> other,
+                             bool vectors) {
+    const auto r = static_cast<Index>(diagonal.size());
+    RANKFOLD_EXPECT(r == 0 || static_cast<Index>(other.size()) == r - 1);
+    BidiagonalSvd result{std::vector<double>(diagonal.size())};
+    if (r == 0) return result;
+    const Index size = vectors ? r : 0;
+    result.u_transposed = DenseMatrix<double>(size, size);
+    result.v = DenseMatrix<double>(size, size);
+    const int n = narrow<int>(r);
+    const Index words = vectors ? 3 * r * r + 4 * r : 4 * r;
+    AlignedVector<double> work(static_cast<std::size_t>(narrow<int>(words)));
+    std::vector<int> integers(static_cast<std::size_t>(8 * r));
+    double no_element = 0.0;
+    double* second = other.empty() ? &no_element : other.data();
+    int info = 0;
+    // column-major, U's columns are our rows of Uᵀ, and Vᵀ's columns our rows of V
+    dbdsdc_(upper ? "U" : "L", vectors ? "I" : "N", &n, diagonal.data(), second,
+            result.u_transposed.data().data(), &n, result.v.data().data(), &n, nullptr, nullptr,
+            work.data(), integers.data(), &info);
+    if (info != 0) {
+        throw Error(Fault::check, concat("the singular values of a bidiagonal ", r, " x ", r,
+                                         " matrix were not found (", info, ")"));
+    }
+    std::ranges::copy(diagonal, result.s.begin());
     return result;
 }
 

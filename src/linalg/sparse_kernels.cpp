@@ -16,6 +16,10 @@ HWY_BEFORE_NAMESPACE();
 namespace rankfold::HWY_NAMESPACE {
 namespace hn = hwy::HWY_NAMESPACE;
 
+/// Columns of B that are taken at once: so many that the rows of a block of columns of A stay in
+/// the second cache.
+constexpr Index columns_at_once = 32;
+
 /// How many entries before its use a row of B is fetched.
 constexpr Index fetch_ahead = 16;
 
@@ -30,6 +34,7 @@ HWY_INLINE void times_vectors(CsrView<R> a, const R* HWY_RESTRICT b, Index ldb, 
     const Index lanes = static_cast<Index>(hn::Lanes(d));
     const Index last = a.row_ptr[a.rows];
     for (Index i = 0; i < a.rows; ++i) {
+        if (add && a.row_ptr[i] == a.row_ptr[i + 1]) continue;
         R* HWY_RESTRICT out = c + i * ldc;
         hn::Vec<SparseTag<R>> sum[VECS];
         HWY_UNROLL(8)
@@ -75,8 +80,7 @@ void times_dense(CsrView<R> a, MatrixView<const R> b, MatrixView<R> c, bool add)
             times_vectors<VECS>(a, b.data + j, b.ld, c.data + j, c.ld, add);
         }
     };
-    run.template operator()<5>();
-    run.template operator()<4>();
+    if (4 * lanes <= columns_at_once) run.template operator()<4>();
     run.template operator()<2>();
     run.template operator()<1>();
     if (j < b.cols) times_rest(a, b.data + j, b.ld, c.data + j, c.ld, b.cols - j, add);

@@ -12,13 +12,16 @@ namespace rankfold {
 /// Each rank computes the rows of C that it holds of A; the rows of B that its entries meet reach
 /// it through a RowExchange, each once (all rows in one all_gather where every rank needs nearly
 /// all). Made once for A and a layout of B, used for any number of products. For Aᵀ B pass the
-/// transpose. The bits of C depend neither on the ranks nor on the threads.
+/// transpose. The bits of C depend neither on the ranks nor on the threads. A matrix with many
+/// columns is copied in blocks of columns, whose rows of B stay in the cache while all rows of A
+/// are met; the order of the sums is the same.
 template <Real R>
 class SparseProduct {
 public:
-    /// @param a  borrowed
+    /// @param a  borrowed; its values must stay as they are
     /// @param b  layout of the rows of B
     /// @collective over a.comm()
+    /// @cost memory: the local entries again, if there are many columns
     SparseProduct(const BlockRowCsr<R>& a, const ShardLayout& b, Index threads);
 
     /// @param[out] c  in the layout of A, with as many columns as B
@@ -29,11 +32,18 @@ public:
     [[nodiscard]] const RowExchange& exchange() const noexcept { return exchange_; }
 
 private:
+    void renumber();
+    void cut_into_blocks();
+
     const BlockRowCsr<R>* a_;
     Index threads_;
     RowExchange exchange_;
     std::vector<ColIndex> positions_;  // of the entries' rows of B in the buffer, if renumbered
     mutable DenseMatrix<R> buffer_;    // the rows of B, kept between products of equal width
+    Index blocks_ = 1;                 // of columns; if more than one, the entries again:
+    std::vector<Index> row_ptr_;       // blocks_ times local rows + 1
+    std::vector<ColIndex> col_idx_;    // block by block, row by row
+    AlignedVector<R> values_;
 };
 
 /// A B and Aᵀ P for a dense m x n matrix A in row blocks, without its transpose.

@@ -116,6 +116,9 @@ public:
     [[nodiscard]] double square_norm() const { return square_norm_; }
     [[nodiscard]] Index preferred_block() const { return block_; }
 
+    /// Y = A X, and Y = Aᵀ X.
+    void apply(const BlockRows<R>& x, BlockRows<R>& y) const { apply_(x, y); }
+    void apply_transposed(const BlockRows<R>& x, BlockRows<R>& y) const { apply_transposed_(x, y); }
     /// A X in row_layout().
     [[nodiscard]] BlockRows<R> times(const BlockRows<R>& x) const {
         BlockRows<R> y(*comm_, *row_layout_, x.cols());

@@ -43,6 +43,24 @@ struct SymmetricEigen {
 /// @throws Error (Fault::check): it did not converge (a number is not finite)
 [[nodiscard]] SymmetricEigen symmetric_eigen(MatrixView<const double> a);
 
+/// B = U diag(s) Vᵀ of a bidiagonal r x r matrix.
+struct BidiagonalSvd {
+    std::vector<double> s;               ///< r, decreasing
+    DenseMatrix<double> u_transposed{};  ///< r x r: row i is the i-th left vector
+    DenseMatrix<double> v{};             ///< r x r: column i is the i-th right vector
+};
+
+/// The singular value decomposition of a bidiagonal matrix, by divide and conquer.
+///
+/// @param upper     whether the second diagonal is above the first, else below
+/// @param diagonal  r; overwritten
+/// @param other     r − 1; overwritten
+/// @param vectors   else only the values
+/// @pre r is small enough for 3 r² + 4 r words to fit int32 if there are vectors
+/// @throws Error (Fault::check): it did not converge
+[[nodiscard]] BidiagonalSvd bidiagonal_svd(bool upper, std::span<double> diagonal,
+                                           std::span<double> other, bool vectors);
+
 /// The inverse of an upper triangular matrix, in place. @pre no diagonal element is zero
 void invert_upper(MatrixView<double> u);
 

@@ -9,6 +9,7 @@
 #include <rankfold/bench/svd_bench.hpp>
 #include <rankfold/cli/report.hpp>
 #include <rankfold/cli/run.hpp>
+#include <rankfold/scalapack/full_svd.hpp>
 
 namespace rankfold::cli {
 
@@ -52,8 +53,60 @@ nlohmann::ordered_json bench_json(const BenchResult& r, bool too_many) {
     return json;
 }
 
+/// Seconds of the slowest rank in the phases that move the matrix and its vectors. @collective
+double moving_seconds(const Communicator& comm) {
+    double seconds = 0.0;
+    for (const auto& phase : comm.ledger().phases()) {
+        if (phase.name == "svd deal out" || phase.name == "svd bring back") {
+            seconds += phase.seconds;
+        }
+    }
+    return comm.all_reduce(seconds, Reduce::max);
+}
+
+/// All singular values and vectors of a matrix of uniform random numbers. Flops are those of the
+/// reduction and of the way back, 8/3 n³ + 4 n³ for a square matrix.
+template <Real R>
+BenchResult measure_full_svd(Run& run, const BenchCommand& o) {
+    const Communicator& comm = run.comm;
+    const Index m = o.rows.value_or(2000);
+    const Index n = o.cols.value_or(2000);
+    const BlockRows<R> a =
+        generate_dense<R>(comm, {.rows = m,
+                                 .cols = n,
+                                 .uniform = true,
+                                 .seed = static_cast<std::uint64_t>(run.common.seed)});
+    const double longer = static_cast<double>(std::max(m, n));
+    const double r = static_cast<double>(std::min(m, n));
+    BenchResult result{
+        .bench = "svd-full",
+        .problem = {{"rows", static_cast<double>(m)},
+                    {"cols", static_cast<double>(n)},
+                    {"ranks", static_cast<double>(comm.size())}},
+        .seconds = {},
+        .flops = 4.0 * (longer * r * r - r * r * r / 3.0) + 2.0 * (longer + r) * r * r,
+        .gemm_gflops = all_ranks_gemm_gflops<R>(comm)};
+    double moving = 0.0;
+    double total = 0.0;
+    for (Index repeat = -1; repeat < o.repeats; ++repeat) {  // the first warms up
+        comm.barrier();
+        const double before = moving_seconds(comm);
+        const double start = monotonic_seconds();
+        const FullSvd<R> found = full_svd(a, {});
+        const double seconds = comm.all_reduce(monotonic_seconds() - start, Reduce::max);
+        if (repeat < 0) continue;
+        result.seconds.push_back(seconds);
+        total += seconds;
+        moving += moving_seconds(comm) - before;
+    }
+    result.gemm_gflops = std::max(result.gemm_gflops, all_ranks_gemm_gflops<R>(comm));
+    result.extra = {{"share_of_redistribution", moving / total}};
+    return result;
+}
+
 template <Real R>
 BenchResult measure(Run& run, const BenchCommand& o) {
+    if (o.part == "svd" && o.svd.problem == "full") return measure_full_svd<R>(run, o);
     if (o.part == "svd") {
         SvdBenchOptions svd = o.svd;
         svd.rows = o.rows.value_or(svd.problem == "dense" ? 20000 : svd.rows);
@@ -117,7 +170,7 @@ Action declare_bench(Options& options) {
     options.add("factors", o->factors, "als, svd: number of factors; 64 without",
                 Accept::between(1, 65536));
     options.add("problem", o->svd.problem, "svd: the kind of matrix",
-                Accept::one_of({"sparse", "dense"}));
+                Accept::one_of({"sparse", "dense", "full"}));
     options.add("tolerance", o->svd.svd.tolerance, "svd: of the residuals", Accept::above(0));
     options.add("block", o->svd.svd.block, "svd: columns of a block; 0 for what suits the matrix",
                 Accept::between(0, 4096));

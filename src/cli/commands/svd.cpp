@@ -1,4 +1,7 @@
 // rankfold svd: a matrix file in, singular values and vectors out as a factors file.
+#include <unistd.h>
+
+#include <charconv>
 #include <cmath>
 
 #include <fmt/format.h>
@@ -6,9 +9,11 @@
 
 #include <rankfold/cli/loop.hpp>
 #include <rankfold/cli/run.hpp>
+#include <rankfold/comm/session.hpp>
 #include <rankfold/data/matrix_file.hpp>
 #include <rankfold/data/tensor_file.hpp>
 #include <rankfold/factor/svd.hpp>
+#include <rankfold/scalapack/full_svd.hpp>
 
 namespace rankfold::cli {
 
@@ -19,9 +24,113 @@ struct SvdCommand {
     std::string out;
     std::string center = "none";
     std::optional<double> require;
+    std::optional<Index> factors;
+    bool full = false;
+    std::string driver = "divide";
+    std::string grid;
+    bool values_only = false;
     SvdOptions svd;
     LoopOptions loop;
 };
+
+/// "PxQ" as two numbers.
+std::pair<int, int> parse_grid(const std::string& text) {
+    const char* end = text.data() + text.size();
+    int rows = 0;
+    int cols = 0;
+    const auto first = std::from_chars(text.data(), end, rows);
+    if (first.ec == std::errc() && first.ptr != end && *first.ptr == 'x') {
+        const auto second = std::from_chars(first.ptr + 1, end, cols);
+        if (second.ec == std::errc() && second.ptr == end && rows > 0 && cols > 0) {
+            return {rows, cols};
+        }
+    }
+    throw input_error("--grid '", text, "' is not of the form 2x3 (rows x columns of ranks)");
+}
+
+/// Refuses options that do not go together.
+void check_options(const SvdCommand& o) {
+    const auto refuse = [](const char* option, const char* with) {
+        throw input_error("--", option, " goes with ", with);
+    };
+    if (o.full && o.factors) refuse("factors", "a truncated decomposition, without --full");
+    if (o.full && o.center != "none") refuse("center", "a truncated decomposition, without --full");
+    if (o.full && !o.loop.checkpoint.empty()) {
+        refuse("checkpoint", "a truncated decomposition, without --full");
+    }
+    if (!o.full && !o.grid.empty()) refuse("grid", "--full");
+    if (!o.full && o.values_only) refuse("values-only", "--full");
+    if (o.values_only && o.require) refuse("require", "vectors, without --values-only");
+}
+
+/// Physical memory of this rank's host, shared out among its ranks. @collective
+double memory_per_rank(const Communicator& comm) {
+    const std::string mine = host_name();
+    const auto hosts = comm.all_gather(mine);
+    return static_cast<double>(sysconf(_SC_PHYS_PAGES)) *
+           static_cast<double>(sysconf(_SC_PAGESIZE)) /
+           static_cast<double>(std::ranges::count(hosts, mine));
+}
+
+/// Refuses a full decomposition that memory does not hold: the matrix twice (as row blocks and on
+/// the grid), and the vectors twice.
+template <Real R>
+void check_memory(const MatrixData<R>& a, bool vectors) {
+    const double m = static_cast<double>(a.rows());
+    const double n = static_cast<double>(a.cols());
+    const double words = 2.0 * m * n + (vectors ? 2.0 * (m + n) * std::min(m, n) : 0.0);
+    const double needed = words * sizeof(R) / a.comm().size();
+    const double there = memory_per_rank(a.comm());
+    if (!a.comm().all_agree(needed < 0.9 * there)) {
+        throw input_error(fmt::format(
+            "all singular values of the {} x {} matrix {} need {:.1f} GB a rank, and a rank has "
+            "{:.1f}; use more ranks on more nodes, or ask for --factors",
+            a.rows(), a.cols(), a.file, needed * 1e-9, there * 1e-9));
+    }
+}
+
+/// A sparse matrix with its zeros.
+template <Real R>
+BlockRows<R> densify(const BlockRowCsr<R>& a) {
+    BlockRows<R> dense(a.comm(), a.layout(), a.cols());
+    const auto rows = a.local().view();
+    for (Index i = 0; i < rows.rows; ++i) {
+        for (Index e = rows.row_ptr[i]; e < rows.row_ptr[i + 1]; ++e) {
+            dense.local()(i, rows.col_idx[e]) = rows.values[e];
+        }
+    }
+    return dense;
+}
+
+/// All singular triplets, certified like the others.
+template <Real R>
+SvdResult<R> decompose_fully(Run& run, const SvdCommand& o, const MatrixData<R>& a) {
+    const BlockRows<R> densified = a.sparse ? densify(*a.sparse) : BlockRows<R>();
+    const BlockRows<R>& dense = a.sparse ? densified : *a.dense;
+    FullSvdOptions options{.vectors = !o.values_only};
+    options.driver = o.driver == "divide" ? FullSvdDriver::divide : FullSvdDriver::pdgesvd;
+    if (!o.grid.empty()) std::tie(options.grid_rows, options.grid_cols) = parse_grid(o.grid);
+    FullSvd<R> found = full_svd(dense, options);
+    run.result["driver"] = found.driver;
+    run.say("driver " + found.driver + (found.note.empty() ? "" : ": " + found.note));
+    SvdResult<R> result;
+    result.converged = true;
+    Factors<R>& factors = result.factors;
+    factors.singular_values = std::move(found.s);
+    factors.method = "svd";
+    if (o.values_only) return result;
+    factors.rows = std::move(found.u);
+    factors.cols = std::move(found.v);
+    fix_signs(factors.rows, factors.cols);
+    const DenseOperator<R> matrix(dense, run.common.threads);
+    const std::vector<double> values(factors.singular_values.begin(),
+                                     factors.singular_values.end());
+    const BlockRows<R> v = redistribute(factors.cols, matrix.col_layout());
+    result.certificate =
+        certify<R>(matrix, factors.rows, values, v, static_cast<std::uint64_t>(run.common.seed),
+                   run.common.threads);
+    return result;
+}
 
 /// Refuses what cannot work before any work is done.
 template <Real R>
@@ -82,6 +191,17 @@ void tell(Run& run, const MatrixData<R>& a, SvdResult<R>& result) {
                   ", ")));
 }
 
+/// Values without vectors stand in the report alone.
+template <Real R>
+void tell_values(Run& run, const std::vector<R>& s) {
+    const std::vector<double> values(s.begin(), s.end());
+    run.result["singular_values"] = values;
+    run.say(
+        fmt::format("{} singular values from {:.9g} down to {:.9g}; all of them are in the "
+                    "--report",
+                    values.size(), values.front(), values.back()));
+}
+
 /// The exit code that --require asks for.
 void check_required(const Certificate& certificate, std::optional<double> require) {
     if (!require) return;
@@ -96,7 +216,8 @@ void check_required(const Certificate& certificate, std::optional<double> requir
 
 template <Real R>
 void run_svd(Run& run, const SvdCommand& o) {
-    run.check_output(o.out, {o.matrix});
+    check_options(o);
+    if (!o.values_only || !o.out.empty()) run.check_output(o.out, {o.matrix});
     auto input = run.handover.find<MatrixData<R>>(o.matrix);
     if (!input) {
         const auto phase = run.comm.ledger().phase("read");
@@ -107,12 +228,23 @@ void run_svd(Run& run, const SvdCommand& o) {
     svd.seed = static_cast<std::uint64_t>(run.common.seed);
     svd.threads = run.common.threads;
     svd.center = o.center == "columns";
+    svd.k = o.full ? std::min(a.rows(), a.cols()) : o.factors.value_or(svd.k);
     check_problem(a, svd);
+    if (o.full) check_memory(a, !o.values_only);
     if (run.common.dry_run) return;
 
-    const Steering steering = steer(run, o.loop, {{"matrix", digest_text(a.digest)}});
-    SvdResult<R> result =
-        a.sparse ? truncated_svd(*a.sparse, svd, steering) : truncated_svd(*a.dense, svd, steering);
+    SvdResult<R> result;
+    if (o.full) {
+        result = decompose_fully(run, o, a);
+    } else {
+        const Steering steering = steer(run, o.loop, {{"matrix", digest_text(a.digest)}});
+        result = a.sparse ? truncated_svd(*a.sparse, svd, steering)
+                          : truncated_svd(*a.dense, svd, steering);
+    }
+    if (o.values_only) {
+        tell_values(run, result.factors.singular_values);
+        return;
+    }
     auto factors = std::make_shared<Factors<R>>(std::move(result.factors));
     factors->ids = a.ids;
     factors->options = run.options.dump();
@@ -143,7 +275,15 @@ Action declare_svd(Options& options) {
     auto o = std::make_shared<SvdCommand>();
     options.positional("matrix", o->matrix, "Matrix file (HDF5)");
     options.add("out", o->out, "Factors file to write: U, V and the singular values");
-    options.add("factors", o->svd.k, "Number of singular triplets k", Accept::between(1, 65536));
+    options.add("factors", o->factors, "Number of singular triplets k; 64 without",
+                Accept::between(1, 65536));
+    options.add("full", o->full,
+                "All singular triplets, by ScaLAPACK; a sparse matrix is made dense for it");
+    options.add("driver", o->driver,
+                "full: divide and conquer between ScaLAPACK's reductions, or ScaLAPACK's own",
+                Accept::one_of({"divide", "pdgesvd"}));
+    options.add("grid", o->grid, "full: the grid of ranks, as 2x3; the squarest without");
+    options.add("values-only", o->values_only, "full: no vectors; the values go in the report");
     options.add("tolerance", o->svd.tolerance,
                 "Stop when all residuals are below this, relative to the greatest singular value",
                 Accept::above(0));
@@ -161,8 +301,8 @@ Action declare_svd(Options& options) {
                 Accept::above(0));
     o->loop.declare(options);
     options.examples(
-        "rankfold svd ratings.h5 --factors 64 --out svd.h5\n"
         "mpirun -n 4 rankfold svd images.h5 --factors 64 --center columns --out pca.h5\n"
+        "mpirun -n 4 rankfold svd a.h5 --full --grid 2x2 --precision double --out full.h5\n"
         "rankfold svd a.h5 --factors 50 --tolerance 1e-8 --precision double --require 1e-8 --out "
         "svd.h5");
     return [o](Run& run) {
