@@ -18,17 +18,20 @@ constexpr std::int64_t most_numbered_classes = 65536;
 template <class Value, std::size_t n>
 using NameTable = std::array<std::pair<const char*, Value>, n>;
 
-constexpr NameTable<Format, 9> formats{{{"auto", Format::automatic},
-                                        {"csv", Format::csv},
-                                        {"tsv", Format::tsv},
-                                        {"movielens", Format::movielens},
-                                        {"matrix-market", Format::matrix_market},
-                                        {"npy", Format::npy},
-                                        {"idx", Format::idx},
-                                        {"ncf", Format::ncf},
-                                        {"table", Format::table}}};
-constexpr NameTable<ValueRule, 3> value_rules{
-    {{"as-is", ValueRule::as_is}, {"binary", ValueRule::binary}, {"log1p", ValueRule::log1p}}};
+constexpr NameTable<Format, 10> formats{{{"auto", Format::automatic},
+                                         {"csv", Format::csv},
+                                         {"tsv", Format::tsv},
+                                         {"movielens", Format::movielens},
+                                         {"matrix-market", Format::matrix_market},
+                                         {"npy", Format::npy},
+                                         {"idx", Format::idx},
+                                         {"ncf", Format::ncf},
+                                         {"table", Format::table},
+                                         {"text", Format::text}}};
+constexpr NameTable<ValueRule, 4> value_rules{{{"as-is", ValueRule::as_is},
+                                               {"binary", ValueRule::binary},
+                                               {"log1p", ValueRule::log1p},
+                                               {"tfidf", ValueRule::tfidf}}};
 constexpr NameTable<Duplicates, 4> duplicate_rules{{{"error", Duplicates::error},
                                                     {"last", Duplicates::last},
                                                     {"sum", Duplicates::sum},
@@ -148,6 +151,9 @@ void read_source(const Communicator& comm, const std::string& path, const Import
         case Format::table:
             read_table(file, plan, options, collected);
             break;
+        case Format::text:
+            read_documents(file, plan, options, collected);
+            break;
     }
 }
 
@@ -155,17 +161,17 @@ void read_source(const Communicator& comm, const std::string& path, const Import
 template <Real R>
 void check_kinds(const Collected<R>& collected, const ImportOptions& options) {
     const int kinds = (collected.triplets.empty() ? 0 : 1) + (collected.entries.empty() ? 0 : 1) +
-                      (collected.dense.empty() ? 0 : 1);
+                      (collected.dense.empty() ? 0 : 1) + (collected.documents.empty() ? 0 : 1);
     if (kinds > 1) {
         throw input_error(
-            "the sources are of different kinds (triplets, sparse and dense "
-            "matrices); import them apart");
+            "the sources are of different kinds (triplets, sparse and dense matrices, texts); "
+            "import them apart");
     }
     if (!collected.triplets.empty()) {
         if (!options.labels.empty()) {
             throw input_error("--labels needs sources whose rows stand in order, not triplets");
         }
-    } else if (options.extend_ids) {
+    } else if (options.extend_ids && collected.documents.empty()) {
         throw input_error("--extend-ids is for triplets: rows in order have no ids");
     }
 }
@@ -374,6 +380,18 @@ bool have_times(const Communicator& comm, const Collected<R>& collected) {
     return with != 0;
 }
 
+/// --value tfidf: the rarity of columns is that of the file whose names are taken over, if any.
+template <Real R>
+void weigh(const Communicator& comm, const ImportOptions& options, BlockRowCsr<R>& a) {
+    if (options.ids.empty()) {
+        weigh_by_rarity<R>(a, nullptr);
+        return;
+    }
+    const MatrixData<R> learnt = read_matrix<R>(comm, options.ids);
+    if (!learnt.sparse) throw input_error("--value tfidf needs --ids of a sparse matrix");
+    weigh_by_rarity<R>(a, &*learnt.sparse);
+}
+
 }  // namespace
 
 Format format_named(const std::string& name) {
@@ -420,13 +438,23 @@ Imported<R> import_matrix(const Communicator& comm, const ImportOptions& options
 
     Imported<R> result;
     const bool timed = have_times(comm, collected);
-    if (collected.triplets.empty()) {
+    if (!collected.documents.empty()) {
+        number_words(comm, options, given.cols, collected, result.extras.col_names);
+        Given rows_alone;
+        rows_alone.rows = given.rows;
+        name_positions(comm, options, rows_alone, collected, result);
+    } else if (collected.triplets.empty()) {
         name_positions(comm, options, given, collected, result);
     } else {
         number_triplets(comm, options, given, collected, result);
     }
     if (collected.dense.empty()) {
-        join_entries(comm, options, timed, collected, result);
+        ImportOptions joined = options;
+        if (!collected.documents.empty()) joined.duplicates = Duplicates::sum;
+        join_entries(comm, joined, timed, collected, result);
+        if (options.value == ValueRule::tfidf) weigh<R>(comm, options, *result.matrix.sparse);
+    } else if (options.value == ValueRule::tfidf) {
+        throw input_error("--value tfidf is for sparse matrices and texts");
     } else {
         join_dense(comm, collected, result);
     }

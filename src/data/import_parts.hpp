@@ -65,6 +65,8 @@ struct Collected {
     IdTable row_ids;
     IdTable col_ids;
     std::vector<TripletPart> triplets;
+    /// Words of text documents, by local codes: of each source, document by document.
+    std::vector<std::vector<Entry>> documents;
     std::vector<std::vector<Entry>> entries;  ///< of sources whose rows stand in order
     std::vector<DensePart<R>> dense;
     bool bytes = true;  ///< all dense sources hold bytes
@@ -103,6 +105,19 @@ void read_negatives(const ByteFile& file, const SourcePlan& plan, const ImportOp
 template <Real R>
 void read_matrix_market(const ByteFile& file, const ImportOptions& options,
                         Collected<R>& collected);
+/// A text with one document a line; of its fields between tabs all but the label are words.
+template <Real R>
+void read_documents(const ByteFile& file, const SourcePlan& plan, const ImportOptions& options,
+                    Collected<R>& collected);
+/// The words of all documents as entries, counted later by adding duplicates up. Sets their names.
+template <Real R>
+void number_words(const Communicator& comm, const ImportOptions& options,
+                  const std::optional<Names>& known, Collected<R>& collected,
+                  std::optional<Names>& names);
+/// ValueRule::tfidf, with the columns' rarity as in `learnt`, or in the matrix itself if it is
+/// null.
+template <Real R>
+void weigh_by_rarity(BlockRowCsr<R>& a, const BlockRowCsr<R>* learnt);
 template <Real R>
 void read_table(const ByteFile& file, const SourcePlan& plan, const ImportOptions& options,
                 Collected<R>& collected);

@@ -147,6 +147,12 @@ SourcePlan plan_source(const ByteFile& file, const ImportOptions& options) {
                           "' is neither text nor a known binary format; known "
                           "are .npy, IDX, MatrixMarket and delimited text");
     }
+    if (plan.format == Format::text) {
+        if (head.starts_with(byte_order_mark)) {
+            plan.skip_bytes = static_cast<Index>(byte_order_mark.size());
+        }
+        return plan;
+    }
     const Opening opening = read_opening(file);
     if (opening.texts.empty()) throw input_error("'", file.path(), "' has no line of data");
     plan.comments = opening.comments;

@@ -50,6 +50,45 @@ double square_norm(const BlockRows<R>& x, Range cols, Index threads) {
 
 namespace {
 
+/// Columns' sums of products of one shard.
+template <Real R>
+void add_dots(MatrixView<const R> x, MatrixView<const R> y, double* sums) {
+    for (Index i = 0; i < x.rows; ++i) {
+        const R* left = x.row(i).data();
+        const R* right = y.row(i).data();
+        for (Index j = 0; j < x.cols; ++j) {
+            sums[j] += static_cast<double>(left[j]) * static_cast<double>(right[j]);
+        }
+    }
+}
+
+/// x_j · y_j for columns of X and of Y.
+template <Real R>
+std::vector<double> dots_of(const BlockRows<R>& x, Range xc, const BlockRows<R>& y, Range yc,
+                            Index threads) {
+    const Range shards = x.shards();
+    const Index k = xc.size();
+    std::vector<double> dots(at(k));
+    if (k == 0) return dots;
+    std::vector<double> terms(at(shards.size() * k), 0.0);
+#pragma omp parallel for schedule(dynamic) num_threads(static_cast <int>(threads))
+    for (Index s = shards.begin; s < shards.end; ++s) {
+        add_dots<R>(x.shard(s).col_block(xc), y.shard(s).col_block(yc),
+                    terms.data() + (s - shards.begin) * k);
+    }
+    reproducible_sum(x.comm(), terms, dots);
+    return dots;
+}
+
+template <Real R>
+double longest_column(const BlockRows<R>& x, Range cols, Index threads) {
+    double longest = 0.0;
+    for (const double square : dots_of(x, cols, x, cols, threads)) {
+        if (!(square <= longest)) longest = square;  // keeps what is not a number
+    }
+    return std::sqrt(longest);
+}
+
 template <Real R>
 void to_double(MatrixView<const R> from, DenseMatrix<double>& to) {
     if (to.rows() != from.rows || to.cols() != from.cols) {
@@ -92,17 +131,15 @@ private:
 
 template <Real R>
 DenseMatrix<double> inner(const BlockRows<R>& x, Range xc, const BlockRows<R>& y, Range yc,
-                          Accumulate accumulate, Index threads,
-                          std::optional<double> known_x_square) {
+                          Accumulate accumulate, Index threads, std::optional<double> x_longest) {
     RANKFOLD_EXPECT(x.layout() == y.layout());
     DenseMatrix<double> result(xc.size(), yc.size());
     if (result.data().empty()) return result;
     // Σ_s |x_sᵀ y_s| <= ‖x‖ ‖y‖ by Cauchy and Schwarz, in each shard and over the shards; rounding
     // in R may go a little beyond
     const bool same = &x == &y && xc == yc;
-    const double x_square = known_x_square ? *known_x_square : square_norm(x, xc, threads);
-    const double y_square = same ? x_square : square_norm(y, yc, threads);
-    const double bound = 1.01 * std::sqrt(x_square) * std::sqrt(y_square);
+    const double x_length = x_longest ? *x_longest : longest_column(x, xc, threads);
+    const double bound = 1.01 * x_length * (same ? x_length : longest_column(y, yc, threads));
     ExactSum total(result.data().size(), bound);
     const Range shards = x.shards();
 #pragma omp parallel num_threads(static_cast <int>(threads))
@@ -147,24 +184,7 @@ BlockRows<R> times(const BlockRows<R>& x, Range xc, MatrixView<const double> w, 
 template <Real R>
 std::vector<double> column_dots(const BlockRows<R>& x, const BlockRows<R>& y, Index threads) {
     RANKFOLD_EXPECT(x.layout() == y.layout() && x.cols() == y.cols());
-    const Range shards = x.shards();
-    const Index k = x.cols();
-    std::vector<double> dots(at(k));
-    if (k == 0) return dots;
-    std::vector<double> terms(at(shards.size() * k), 0.0);
-#pragma omp parallel for schedule(dynamic) num_threads(static_cast <int>(threads))
-    for (Index s = shards.begin; s < shards.end; ++s) {
-        double* sums = terms.data() + (s - shards.begin) * k;
-        const MatrixView<const R> left = x.shard(s);
-        const MatrixView<const R> right = y.shard(s);
-        for (Index i = 0; i < left.rows; ++i) {
-            for (Index j = 0; j < k; ++j) {
-                sums[j] += static_cast<double>(left(i, j)) * static_cast<double>(right(i, j));
-            }
-        }
-    }
-    reproducible_sum(x.comm(), terms, dots);
-    return dots;
+    return dots_of(x, {0, x.cols()}, y, {0, y.cols()}, threads);
 }
 
 template <Real R>

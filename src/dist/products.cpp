@@ -391,7 +391,7 @@ void DenseProducts<R>::multiply_transposed(const BlockRows<R>& p, BlockRows<R>& 
     for (Index g = mine.begin; g < mine.end; ++g) rows += double(group_rows(g).size());
     comm.ledger().add_flops(2.0 * rows * static_cast<double>(n) * static_cast<double>(b));
 
-    std::vector<R> send;  // to every rank its rows of each of this rank's subtrees
+    AlignedVector<R> send;  // to every rank its rows of each of this rank's subtrees
     std::vector<Index> send_counts;
     std::vector<Index> recv_counts;
     std::vector<std::vector<Node>> forests;
@@ -410,7 +410,8 @@ void DenseProducts<R>::multiply_transposed(const BlockRows<R>& p, BlockRows<R>& 
             comm.ledger().predict_bytes(static_cast<double>(send_counts.back()) * sizeof(R));
         }
     }
-    std::vector<R> received(at(std::accumulate(recv_counts.begin(), recv_counts.end(), Index{0})));
+    AlignedVector<R> received(
+        at(std::accumulate(recv_counts.begin(), recv_counts.end(), Index{0})));
     comm.all_to_all(std::span<const R>(send), send_counts, std::span<R>(received), recv_counts);
     std::vector<DenseMatrix<R>> buffers;
     Forest<R, Node> forest(buffers);

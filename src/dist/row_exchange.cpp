@@ -44,7 +44,7 @@ void RowExchange::gather(const BlockRows<R>& source, MatrixView<R> buffer) const
         comm_->all_gather(source.local().data(), elements(layout_.rank_row_counts(), k), into);
         return;
     }
-    std::vector<R> packed;
+    AlignedVector<R> packed;
     packed.reserve(send_rows_.size() * static_cast<std::size_t>(k));
     for (const Index row : send_rows_) {
         const auto values = source.local().row(row);

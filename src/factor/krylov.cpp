@@ -83,9 +83,9 @@ void KrylovBasis<R>::append(const BlockRows<R>& block) {
 template <Real R>
 DenseMatrix<double> KrylovBasis<R>::take_out(BlockRows<R>& z) const {
     const Range all{0, size()};
-    const double square = 1.1 * static_cast<double>(size());  // the basis is orthonormal
+    constexpr double longest = 1.05;  // the basis is orthonormal
     DenseMatrix<double> c = inner(basis_, all, z, {0, z.cols()}, Accumulate::in_own_precision,
-                                  options_.threads, square);
+                                  options_.threads, longest);
     add_product(R{-1}, basis_, all, std::as_const(c).view(), z, {0, z.cols()}, options_.threads);
     return c;
 }

@@ -90,7 +90,7 @@ void CyclicMatrix<R>::deal_out_transposed(const BlockRows<R>& x) {
     RANKFOLD_EXPECT(x.rows() == cols_ && x.cols() == rows_);
     const Communicator& comm = grid_->comm();
     const Range mine = x.layout().rank_rows(comm.rank());
-    std::vector<R> send;
+    AlignedVector<R> send;
     send.reserve(at(mine.size() * rows_));
     std::vector<Index> send_counts;
     std::vector<Index> recv_counts;
@@ -108,7 +108,7 @@ void CyclicMatrix<R>::deal_out_transposed(const BlockRows<R>& x) {
             comm.ledger().predict_bytes(static_cast<double>(send_counts.back()) * sizeof(R));
         }
     }
-    std::vector<R> received(at(local_rows() * local_cols()));
+    AlignedVector<R> received(at(local_rows() * local_cols()));
     comm.all_to_all(std::span<const R>(send), send_counts, std::span<R>(received), recv_counts);
     // ranks hold increasing rows of X, so what comes is in the order of the local columns
     if (local_rows() > 0) std::ranges::copy(received, data_.begin());
@@ -117,7 +117,7 @@ void CyclicMatrix<R>::deal_out_transposed(const BlockRows<R>& x) {
 template <Real R>
 void CyclicMatrix<R>::deal_out_transposed(const DenseMatrix<double>& whole, Index size) {
     const Communicator& comm = grid_->comm();
-    std::vector<R> send;
+    AlignedVector<R> send;
     std::vector<Index> send_counts(at(comm.size()), 0);
     std::vector<Index> recv_counts(at(comm.size()), 0);
     const auto within = [size](const std::vector<Index>& all) {
@@ -135,7 +135,7 @@ void CyclicMatrix<R>::deal_out_transposed(const DenseMatrix<double>& whole, Inde
         if (q != 0) comm.ledger().predict_bytes(double(send_counts[at(q)]) * sizeof(R));
     }
     recv_counts[0] = within(col_of_) * within(row_of_);
-    std::vector<R> received(at(recv_counts[0]));
+    AlignedVector<R> received(at(recv_counts[0]));
     comm.all_to_all(std::span<const R>(send), send_counts, std::span<R>(received), recv_counts);
     std::ranges::fill(data_, R{0});
     auto next = received.begin();
@@ -149,7 +149,7 @@ void CyclicMatrix<R>::bring_back(BlockRows<R>& x) {
     RANKFOLD_EXPECT(x.rows() == rows_ && x.cols() == cols_);
     const Communicator& comm = grid_->comm();
     const Range mine = x.layout().rank_rows(comm.rank());
-    std::vector<R> send;
+    AlignedVector<R> send;
     send.reserve(at(local_rows() * local_cols()));
     std::vector<Index> send_counts;
     std::vector<Index> recv_counts;
@@ -166,7 +166,7 @@ void CyclicMatrix<R>::bring_back(BlockRows<R>& x) {
             comm.ledger().predict_bytes(static_cast<double>(send_counts.back()) * sizeof(R));
         }
     }
-    std::vector<R> received(at(mine.size() * cols_));
+    AlignedVector<R> received(at(mine.size() * cols_));
     comm.all_to_all(std::span<const R>(send), send_counts, std::span<R>(received), recv_counts);
     auto next = received.begin();
     for (int q = 0; q < comm.size(); ++q) {
@@ -185,7 +185,7 @@ void CyclicMatrix<R>::bring_back_transposed(BlockRows<R>& x) {
     RANKFOLD_EXPECT(x.rows() == cols_ && x.cols() == rows_);
     const Communicator& comm = grid_->comm();
     const Range mine = x.layout().rank_rows(comm.rank());
-    std::vector<R> send;
+    AlignedVector<R> send;
     send.reserve(at(local_rows() * local_cols()));
     std::vector<Index> send_counts;
     std::vector<Index> recv_counts;
@@ -202,7 +202,7 @@ void CyclicMatrix<R>::bring_back_transposed(BlockRows<R>& x) {
             comm.ledger().predict_bytes(static_cast<double>(send_counts.back()) * sizeof(R));
         }
     }
-    std::vector<R> received(at(mine.size() * rows_));
+    AlignedVector<R> received(at(mine.size() * rows_));
     comm.all_to_all(std::span<const R>(send), send_counts, std::span<R>(received), recv_counts);
     auto next = received.begin();
     for (int q = 0; q < comm.size(); ++q) {

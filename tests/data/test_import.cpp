@@ -77,6 +77,14 @@ protected:
             << ::testing::PrintToString(std::vector<double>(all.data().begin(), all.data().end()));
     }
 
+    static void expect_near(const Imported<double>& found, const std::vector<double>& elements) {
+        const auto all = whole(found.matrix);
+        EXPECT_EQ(all.data().size(), elements.size());
+        for (std::size_t i = 0; i < std::min(elements.size(), all.data().size()); ++i) {
+            EXPECT_NEAR(all.data()[i], elements[i], 1e-12);
+        }
+    }
+
     std::vector<Index> labels(const Imported<double>& found) {
         if (!found.matrix.labels) return {};
         const auto all = gather_all(*found.matrix.labels);
@@ -355,6 +363,34 @@ TEST_F(Import, ClassesAreTakenOverFromTheGivenFile) {
     EXPECT_EQ(test.matrix.class_names, (Texts{"x", "y", "z"}));
     expect_refused({.label_column = "last", .ids = path("train.h5")}, write("c.txt", "1 2 q\n"),
                    {"classes"});
+}
+
+TEST_F(Import, TextsBecomeWordCountsAndRarityWeights) {
+    const ImportOptions text{.format = Format::text, .label_column = "first"};
+    auto train = read(text, {write("train.txt",
+                                   "b\tRed apple, red APPLE-pie\na\tgreen apple\nb\tx y z\n"
+                                   "a\tgreen leaf")});
+    EXPECT_EQ(names(train.extras.col_names), (Texts{"apple", "green"}));  // in 2 documents at least
+    expect_matrix(train, 4, 2, {2, 0, 1, 1, 0, 0, 0, 1});
+    EXPECT_EQ(labels(train), (std::vector<Index>{1, 0, 1, 0}));
+    EXPECT_EQ(train.counts.left_out, 4);
+    auto all = text;
+    all.least_documents = 1;
+    EXPECT_EQ(names(read(all, {path("train.txt")}).extras.col_names),
+              (Texts{"apple", "green", "leaf", "pie", "red"}));
+
+    auto weighted = text;
+    weighted.value = ValueRule::tfidf;
+    train = read(weighted, {path("train.txt")});
+    const double same = std::sqrt(0.5);
+    expect_near(train, {1, 0, same, same, 0, 0, 0, 1});
+    write_matrix(path("train.h5"), train.matrix, train.extras, {.command = "import"});
+    weighted.ids = path("train.h5");  // whose words and counts are taken over
+    const auto test = read(weighted, {write("test.txt", "a\tleaf green green apple\n")});
+    expect_near(test, {1 / std::sqrt(5.0), 2 / std::sqrt(5.0)});
+    EXPECT_EQ(test.counts.unknown_cols, 1);
+    weighted.label_column = "2";
+    expect_refused(weighted, write("short.txt", "a\tgreen\napple\n"), {"short.txt", "field"});
 }
 
 TEST_F(Import, BadLinesAreNamedWithFileNumberAndText) {

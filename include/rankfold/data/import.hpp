@@ -11,10 +11,13 @@
 namespace rankfold {
 
 /// How a source is written. `automatic` tells by its first bytes and lines.
-enum class Format { automatic, csv, tsv, movielens, matrix_market, npy, idx, ncf, table };
+enum class Format { automatic, csv, tsv, movielens, matrix_market, npy, idx, ncf, table, text };
 
-/// What a value becomes (after the shift): itself, 1, or log(1 + value).
-enum class ValueRule { as_is, binary, log1p };
+/// What a value becomes (after the shift): itself, 1, log(1 + value), or, for sparse matrices,
+/// value · (1 + ln((1 + rows) / (1 + rows that have the column))), each row scaled to length 1;
+/// with
+/// --ids the rows of that file are counted.
+enum class ValueRule { as_is, binary, log1p, tfidf };
 
 /// Whether the first line of a text names its columns. `automatic`: it does if it has no number
 /// where the next line has one.
@@ -25,16 +28,17 @@ struct ImportOptions {
     std::vector<std::string> sources{};
     Format format = Format::automatic;
     Heading heading = Heading::automatic;
-    std::vector<std::string> labels{};     ///< files with one label a row: IDX or text
-    std::string label_column{};            ///< of a table: "first", "last", or its number from 1
-    std::vector<Index> drop_columns{};     ///< of a table: numbers from 1
+    std::vector<std::string> labels{};  ///< files with one label a row: IDX or text
+    std::string label_column{};         ///< of a table or text: "first", "last", or a number from 1
+    std::vector<Index> drop_columns{};  ///< of a table: numbers from 1
     std::optional<std::string> missing{};  ///< of a table: this field is no entry
     double shift = 0.0;                    ///< added to every value
     ValueRule value = ValueRule::as_is;
     Duplicates duplicates = Duplicates::error;
-    std::string ids{};        ///< matrix file whose names (and classes) are taken over
-    bool extend_ids = false;  ///< names it does not have are put behind, not left out
-    std::string row_ids{};    ///< text files with one name a line
+    Index least_documents = 2;  ///< of a text: words in fewer documents are left out
+    std::string ids{};          ///< matrix file whose names (and classes) are taken over
+    bool extend_ids = false;    ///< names it does not have are put behind, not left out
+    std::string row_ids{};      ///< text files with one name a line
     std::string col_ids{};
 };
 

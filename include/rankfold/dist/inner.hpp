@@ -18,11 +18,11 @@ enum class Accumulate { in_own_precision, in_double };
 /// @pre x and y are in one layout
 /// @collective over the communicator of both
 /// @cost 2 m a b flops; 16 a b (p − 1)/p bytes for a and b columns
-/// @param x_square  at least the sum of squares of X's columns, if it is known
+/// @param x_longest  at least the length of X's longest column, if it is known
 template <Real R>
 [[nodiscard]] DenseMatrix<double> inner(const BlockRows<R>& x, Range xc, const BlockRows<R>& y,
                                         Range yc, Accumulate accumulate, Index threads,
-                                        std::optional<double> x_square = {});
+                                        std::optional<double> x_longest = {});
 
 /// All columns of X against all of Y.
 template <Real R>

@@ -42,7 +42,7 @@ private:
     mutable DenseMatrix<R> buffer_;    // the rows of B, kept between products of equal width
     Index blocks_ = 1;                 // of columns; if more than one, the entries again:
     std::vector<Index> row_ptr_;       // blocks_ times local rows + 1
-    std::vector<ColIndex> col_idx_;    // block by block, row by row
+    AlignedVector<ColIndex> col_idx_;  // block by block, row by row
     AlignedVector<R> values_;
 };
 

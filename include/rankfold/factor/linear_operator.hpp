@@ -116,7 +116,6 @@ public:
     [[nodiscard]] double square_norm() const { return square_norm_; }
     [[nodiscard]] Index preferred_block() const { return block_; }
 
-    /// Y = A X, and Y = Aᵀ X.
     void apply(const BlockRows<R>& x, BlockRows<R>& y) const { apply_(x, y); }
     void apply_transposed(const BlockRows<R>& x, BlockRows<R>& y) const { apply_transposed_(x, y); }
     /// A X in row_layout().
@@ -138,7 +137,6 @@ public:
         if (!residual_square_) return std::nullopt;
         return transposed_ ? residual_square_(v, s, u) : residual_square_(u, s, v);
     }
-    /// The same matrix, transposed.
     [[nodiscard]] OperatorRef transposed() const {
         OperatorRef other = *this;
         std::swap(other.row_layout_, other.col_layout_);

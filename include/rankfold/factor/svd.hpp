@@ -82,4 +82,18 @@ template <Real R>
 [[nodiscard]] BlockRows<R> project_rows(const BlockRows<R>& a, const Factors<R>& factors,
                                         Index threads);
 
+/// The projected rows with the model's columns, singular values, means and method.
+/// @param a  BlockRowCsr<R> or BlockRows<R>
+template <Real R, class Matrix>
+[[nodiscard]] Factors<R> fold_in_svd(const Matrix& a, const Factors<R>& model, Index threads) {
+    Factors<R> folded;
+    folded.rows = project_rows(a, model, threads);
+    folded.cols = model.cols.clone();
+    folded.singular_values = model.singular_values;
+    if (model.column_mean) folded.column_mean = model.column_mean->clone();
+    folded.method = model.method;
+    folded.options = model.options;
+    return folded;
+}
+
 }  // namespace rankfold

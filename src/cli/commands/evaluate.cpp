@@ -8,6 +8,7 @@
 #include <rankfold/eval/metrics.hpp>
 #include <rankfold/eval/ranking.hpp>
 
+#include "early_stop.hpp"
 #include "scoring.hpp"
 
 namespace rankfold::cli {
@@ -20,6 +21,7 @@ struct EvaluateCommand {
     std::string test;
     std::string validation;
     std::string negatives;
+    std::string factors_file;
     std::vector<std::string> metrics;
     bool clip = false;
 };
@@ -367,9 +369,10 @@ void run_evaluate(Run& run, const EvaluateCommand& o) {
                          .train = load(o.train),
                          .validation = load(o.validation),
                          .negatives = load(o.negatives)};
+    const auto factors = o.factors_file.empty() ? nullptr : load_factors<R>(run, o.factors_file);
     std::vector<std::unique_ptr<Model<R>>> models;
     for (const auto& path : o.models)
-        models.push_back(std::make_unique<Model<R>>(run, path, parts.train, parts.test));
+        models.push_back(std::make_unique<Model<R>>(run, path, parts.train, parts.test, factors));
     std::vector<Metric> wanted;
     const auto names =
         o.metrics.empty() ? default_metrics(*models.front(), *parts.test) : o.metrics;
@@ -391,6 +394,9 @@ Action declare_evaluate(Options& options) {
     options.add("validation", o->validation, "Matrix whose entries are no candidates either");
     options.add("negatives", o->negatives,
                 "Matrix whose entries, with the test entries, are the only candidates");
+    options.add("factors-file", o->factors_file,
+                "Factors of the rows of --test, as fold-in gives them, for a network that reads "
+                "factors");
     options.add("metrics", o->metrics,
                 "hr@K, ndcg@K, recall@K, recall-min@K, map@K, auc, rmse, mae, accuracy, macro-f1; "
                 "hr@10 and ndcg@10 for rankings, rmse and mae for ratings, accuracy and macro-f1 "

@@ -5,6 +5,7 @@
 #include <rankfold/data/tensor_file.hpp>
 #include <rankfold/eval/align.hpp>
 #include <rankfold/factor/fold_in.hpp>
+#include <rankfold/factor/svd.hpp>
 
 #include "als_settings.hpp"
 #include "early_stop.hpp"
@@ -51,9 +52,14 @@ NewRows<R> over_columns(const FoldInCommand& o, const MatrixData<R>& a, const Fa
 template <Real R>
 Factors<R> fold_in(Run& run, const FoldInCommand& o, const MatrixData<R>& a, const NewRows<R>& rows,
                    const Factors<R>& model) {
+    if (model.method == "svd" || model.method == "pca") {
+        return rows.dense != nullptr ? fold_in_svd(*rows.dense, model, run.common.threads)
+                                     : fold_in_svd(*rows.sparse, model, run.common.threads);
+    }
     if (!model.method.starts_with("als-")) {
-        throw input_error("fold-in knows how to give new rows factors of als; those of ", o.model,
-                          " are of ", model.method);
+        throw input_error(
+            "fold-in knows how to give new rows factors of als, svd and pca; those of ", o.model,
+            " are of ", model.method);
     }
     const AlsOptions options = recorded_settings(model.options, o.model).resolved(run.common);
     Factors<R> folded;

@@ -97,19 +97,23 @@ void declare_options(Options& options, ImportCommand& o) {
     options.add("out", o.out, "Matrix file to write");
     options.add("format", o.format, "How the sources are written; auto tells by their first lines",
                 Accept::one_of({"auto", "csv", "tsv", "movielens", "matrix-market", "npy", "idx",
-                                "ncf", "table"}));
+                                "ncf", "table", "text"}));
+    options.add("least-documents", what.least_documents,
+                "Text: words that occur in fewer documents are left out", Accept::at_least(1));
     options.add("header", o.heading,
                 "Whether the first line names the columns; auto: no number where the next has one",
                 Accept::one_of({"auto", "yes", "no"}));
     options.add("labels", what.labels, "Files with one label a row: IDX, or text with one a line");
     options.add("label-column", what.label_column,
-                "Table: column of labels: first, last or number");
+                "Table, or text with tabs: column of labels: first, last or number");
     options.add("drop-columns", what.drop_columns, "Table: columns to leave out, counted from 1",
                 Accept::at_least(1));
     options.add("missing", what.missing, "Table: this field stands for no entry");
     options.add("shift", what.shift, "Number added to every value");
-    options.add("value", o.value, "What a value becomes: itself, 1, or log(1 + value)",
-                Accept::one_of({"as-is", "binary", "log1p"}));
+    options.add("value", o.value,
+                "What a value becomes: itself, 1, log(1 + value), or term frequency times inverse "
+                "document frequency (those of --ids, if given)",
+                Accept::one_of({"as-is", "binary", "log1p", "tfidf"}));
     options.add("duplicates", o.duplicates, "Several entries at one place",
                 Accept::one_of({"error", "last", "sum", "mean"}));
     options.add("ids", what.ids, "Matrix file whose ids and classes are taken over");
@@ -118,8 +122,8 @@ void declare_options(Options& options, ImportCommand& o) {
     options.add("row-ids", what.row_ids, "Text file with the ids of the rows, one a line");
     options.add("col-ids", what.col_ids, "Text file with the ids of the columns, one a line");
     options.examples(
-        "rankfold import ratings.csv --out ratings.h5\n"
         "rankfold import train-images.gz --labels train-labels.gz --out train.h5\n"
+        "rankfold import docs.txt --format text --label-column first --value tfidf --out docs.h5\n"
         "rankfold import jester.csv.gz --drop-columns 1 --missing 99 --shift 10 --out jester.h5");
 }
 

@@ -43,6 +43,7 @@ struct Model<R>::Impl {
     std::shared_ptr<const Factors<R>> factors;
     std::optional<FactorScorer<R>> factor_scorer;
     std::shared_ptr<NetworkModel<R>> network;   // unless it is factors
+    std::shared_ptr<Factors<R>> own_factors;    // the network's, while it reads others
     std::shared_ptr<const MatrixData<R>> data;  // whose rows the network scores, if it needs any
     std::optional<NetworkScorer<R>> network_scorer;
     std::optional<JointScorer<R>> joint_scorer;
@@ -59,9 +60,31 @@ struct Model<R>::Impl {
         factor_scorer.emplace(*factors);
     }
 
+    ~Impl() {  // the network may be an earlier stage's, which later ones will use too
+        if (own_factors) network->factors = std::move(own_factors);
+    }
+
+    /// A network that reads factors is given those of other rows.
+    void exchange_factors(std::shared_ptr<Factors<R>> given) {
+        if (network->input != NetworkInput::factors || network->head != Loss::classes) {
+            throw input_error(
+                "--factors-file is for networks that tell the classes of factor rows, ", "and ",
+                path, " is not");
+        }
+        if (given->k() != network->factors->k() || given->method != network->factors->method) {
+            throw input_error("the factors given as --factors-file (", given->method,
+                              ", k = ", given->k(), ") are not like those that ", path,
+                              " was trained on (", network->factors->method,
+                              ", k = ", network->factors->k(), ")");
+        }
+        own_factors = std::exchange(network->factors, std::move(given));
+    }
+
     void open_network(Run& run, std::shared_ptr<const MatrixData<R>> seen,
-                      std::shared_ptr<const MatrixData<R>> labelled) {
+                      std::shared_ptr<const MatrixData<R>> labelled,
+                      std::shared_ptr<Factors<R>> given) {
         network = load_network<R>(run, path);
+        if (given) exchange_factors(std::move(given));
         if (network->input == NetworkInput::indices) {  // factors, with or without a residual
             factors = network->factors;
             ids = factors->ids;
@@ -94,14 +117,15 @@ struct Model<R>::Impl {
 
 template <Real R>
 Model<R>::Model(Run& run, const std::string& path, std::shared_ptr<const MatrixData<R>> seen,
-                std::shared_ptr<const MatrixData<R>> labelled)
+                std::shared_ptr<const MatrixData<R>> labelled, std::shared_ptr<Factors<R>> factors)
     : impl_{std::make_unique<Impl>()} {
     impl_->path = path;
     const bool held_factors = run.handover.find<Factors<R>>(path) != nullptr;
     const bool held_network = run.handover.find<NetworkModel<R>>(path) != nullptr;
     if (held_network || (!held_factors && file_kind(run.comm, path) == "network")) {
-        impl_->open_network(run, std::move(seen), std::move(labelled));
+        impl_->open_network(run, std::move(seen), std::move(labelled), std::move(factors));
     } else {
+        if (factors) throw input_error("--factors-file is for networks, and ", path, " is none");
         impl_->open_factors(run);
     }
 }

@@ -28,8 +28,10 @@ public:
     /// @param seen      what is known of the rows: read by networks on matrix rows; or null
     /// @param labelled  the rows that a network with a head for classes scores; or null
     /// @collective @throws Error (Fault::input), agreed
+    /// @param factors   what a network that reads factors reads instead of its own; or null
     Model(Run& run, const std::string& path, std::shared_ptr<const MatrixData<R>> seen,
-          std::shared_ptr<const MatrixData<R>> labelled);
+          std::shared_ptr<const MatrixData<R>> labelled,
+          std::shared_ptr<Factors<R>> factors = nullptr);
     ~Model();
     Model(const Model&) = delete;
     Model& operator=(const Model&) = delete;
