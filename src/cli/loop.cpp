@@ -17,9 +17,10 @@ namespace {
 
 /// Options that do not change the result, so a run may go on with others.
 const std::set<std::string> free_options{
-    "threads",    "report", "force",  "dry-run",    "print-options", "quiet",
-    "checkpoint", "every",  "resume", "out",        "matrix",        "factors-file",
-    "network",    "model",  "init",   "validation", "row-features",  "col-features"};
+    "threads",    "report",       "force",        "dry-run", "print-options",
+    "quiet",      "checkpoint",   "every",        "resume",  "out",
+    "matrix",     "factors-file", "network",      "model",   "init",
+    "validation", "row-features", "col-features", "grid"};
 
 JobIdentity identity_of(const Run& run, std::vector<std::pair<std::string, std::string>> inputs) {
     auto options = nlohmann::ordered_json::object();

@@ -23,6 +23,7 @@ const std::vector<Command>& commands() {
         {"als", "Factorise a matrix by alternating least squares", declare_als},
         {"fold-in", "Give new rows factors beside given columns", declare_fold_in},
         {"svd", "Singular values and vectors, or principal components", declare_svd},
+        {"nmf", "Factorise a matrix into nonnegative factors", declare_nmf},
         {"mlp", "Train a network on a matrix or on its factors", declare_mlp},
         {"deepmf", "Factorise a matrix by a network of two towers", declare_deepmf},
         {"compress", "Factorise a network's weight matrices, and train on", declare_compress},

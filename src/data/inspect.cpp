@@ -86,6 +86,53 @@ void add_names(const Communicator& comm, const IdSource& ids, ordered_json& abou
     if (!names.is_null()) about["names"] = names;
 }
 
+/// One of the greatest elements of a factor's column.
+struct Feature {
+    double value;
+    Index component;
+    Index column;
+};
+
+/// The columns with the greatest factors of every component, by name.
+void add_components(const Communicator& comm, const std::string& path, ordered_json& about) {
+    constexpr std::size_t listed = 10;
+    const Factors<double> factors = read_factors<double>(comm, path);
+    const auto greater = [](const Feature& a, const Feature& b) {
+        if (a.component != b.component) return a.component < b.component;
+        return a.value != b.value ? a.value > b.value : a.column < b.column;
+    };
+    std::vector<Feature> mine;
+    for (Index f = 0; f < factors.k(); ++f) {
+        std::vector<Feature> column;
+        for (Index j = 0; j < factors.cols.local().rows(); ++j) {
+            const double value = factors.cols.local()(j, f);
+            if (value > 0.0) column.push_back({value, f, factors.cols.first_row() + j});
+        }
+        const auto kept = std::min(listed, column.size());
+        std::partial_sort(column.begin(), column.begin() + static_cast<std::ptrdiff_t>(kept),
+                          column.end(), greater);
+        mine.insert(mine.end(), column.begin(), column.begin() + static_cast<std::ptrdiff_t>(kept));
+    }
+    std::vector<Feature> all = comm.all_gather(std::span<const Feature>(mine));
+    std::ranges::sort(all, greater);
+    std::vector<Index> columns;
+    for (const Feature& feature : all) columns.push_back(feature.column);
+    std::vector<std::string> names;
+    comm.agree([&] { names = read_names(comm, factors.ids, "var", columns); });
+    std::vector<std::string> lists(static_cast<std::size_t>(factors.k()));
+    std::vector<std::size_t> counts(lists.size(), 0);
+    for (std::size_t i = 0; i < names.size(); ++i) {
+        const auto f = static_cast<std::size_t>(all[i].component);
+        if (counts[f]++ >= listed) continue;
+        lists[f] += (lists[f].empty() ? "" : " ") + names[i];
+    }
+    about["components"] = ordered_json::object();
+    for (std::size_t f = 0; f < lists.size(); ++f) {
+        comm.broadcast(lists[f]);
+        about["components"][std::to_string(f)] = lists[f];
+    }
+}
+
 void add_labels(const MatrixData<double>& data, ordered_json& about) {
     if (!data.labels) return;
     std::vector<Index> counts(data.class_names.size(), 0);
@@ -155,6 +202,8 @@ ordered_json inspect_state(const Communicator& comm, const std::string& path) {
         }
     }
     add_names(comm, file.ids(group), about);
+    const bool nonnegative = about.value("method", "").starts_with("nmf");
+    if (nonnegative && !file.ids(group).file.empty()) add_components(comm, path, about);
     return about;
 }
 

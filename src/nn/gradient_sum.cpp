@@ -1,7 +1,6 @@
 #include <rankfold/nn/gradient_sum.hpp>
 
 #include <algorithm>
-#include <bit>
 #include <numeric>
 
 #include <rankfold/nn/kernels.hpp>
@@ -14,45 +13,7 @@ std::size_t at(Index i) {
     return static_cast<std::size_t>(i);
 }
 
-void collect_nodes(Range node, Range mine, std::vector<Range>& nodes) {
-    if (node.end <= mine.begin || node.begin >= mine.end) return;
-    if (node.begin >= mine.begin && node.end <= mine.end) {
-        nodes.push_back(node);
-        return;
-    }
-    const auto [left, right] = tree_halves(node);
-    collect_nodes(left, mine, nodes);
-    collect_nodes(right, mine, nodes);
-}
-
-/// The additions that turn the sums of `held` into that of `node`; the result stands where the
-/// first of the node's held sums stood, whose number is returned.
-Index plan_additions(Range node, const std::vector<Range>& held,
-                     std::vector<std::pair<Index, Index>>& additions) {
-    if (const auto found = std::ranges::find(held, node); found != held.end()) {
-        return static_cast<Index>(found - held.begin());
-    }
-    const auto [left, right] = tree_halves(node);
-    const Index to = plan_additions(left, held, additions);
-    const Index from = plan_additions(right, held, additions);
-    additions.emplace_back(to, from);
-    return to;
-}
-
 }  // namespace
-
-std::pair<Range, Range> tree_halves(Range node) {
-    RANKFOLD_EXPECT(node.size() > 1);
-    const auto half = std::bit_floor(static_cast<std::uint64_t>(node.size() - 1));
-    const Index middle = node.begin + static_cast<Index>(half);
-    return {{node.begin, middle}, {middle, node.end}};
-}
-
-std::vector<Range> tree_nodes(Index blocks, Range mine) {
-    std::vector<Range> nodes;
-    if (mine.size() > 0) collect_nodes({0, blocks}, mine, nodes);
-    return nodes;
-}
 
 template <Real R>
 GradientSum<R>::GradientSum(const Communicator& comm, Index blocks, std::vector<Index> bucket_ends)
@@ -65,7 +26,7 @@ GradientSum<R>::GradientSum(const Communicator& comm, Index blocks, std::vector<
         nodes_of_rank_.push_back(static_cast<Index>(nodes.size()));
         if (rank == comm.rank()) nodes_ = nodes;
     }
-    plan_additions({0, blocks}, held, additions_);
+    additions_ = tree_additions(blocks, held);
     partials_.resize(nodes_.size());
     for (auto& partial : partials_) partial.assign(at(ends_.back()), R{0});
     pending_.resize(ends_.size());

@@ -27,4 +27,8 @@ struct BenchResult {
 template <Real R>
 [[nodiscard]] double all_ranks_gemm_gflops(const Communicator& comm);
 
+/// Memory bandwidth in GB/s of a triad a ← b + s c on all ranks at once, in arrays of 64 MiB: three
+/// words an element count. The sum over ranks of each rank's best of 5. @collective over comm
+[[nodiscard]] double all_ranks_triad_gbytes(const Communicator& comm);
+
 }  // namespace rankfold

@@ -107,6 +107,7 @@ Action declare_info(Options& options);
 Action declare_als(Options& options);
 Action declare_fold_in(Options& options);
 Action declare_svd(Options& options);
+Action declare_nmf(Options& options);
 Action declare_mlp(Options& options);
 Action declare_deepmf(Options& options);
 Action declare_compress(Options& options);

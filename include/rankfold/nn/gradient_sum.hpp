@@ -5,16 +5,10 @@
 #include <vector>
 
 #include <rankfold/comm/communicator.hpp>
+#include <rankfold/core/sum_tree.hpp>
 #include <rankfold/linalg/dense.hpp>
 
 namespace rankfold {
-
-/// The two halves of a node of the binary tree over blocks: the left one has the largest power of
-/// two of blocks that leaves some for the right one. @pre node.size() > 1
-[[nodiscard]] std::pair<Range, Range> tree_halves(Range node);
-
-/// The largest nodes of the tree over [0, blocks) that lie in `mine`, in order.
-[[nodiscard]] std::vector<Range> tree_nodes(Index blocks, Range mine);
 
 /// Adds gradients in a fixed binary tree over the micro-batches ("blocks"), so that the sum's bits
 /// do not depend on the number of ranks.

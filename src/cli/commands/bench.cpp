@@ -6,6 +6,7 @@
 
 #include <rankfold/bench/als_bench.hpp>
 #include <rankfold/bench/mlp_bench.hpp>
+#include <rankfold/bench/nmf_bench.hpp>
 #include <rankfold/bench/svd_bench.hpp>
 #include <rankfold/cli/report.hpp>
 #include <rankfold/cli/run.hpp>
@@ -17,12 +18,16 @@ namespace {
 
 struct BenchCommand {
     std::string part;
+    std::optional<std::string> problem;
     std::optional<Index> rows;
     std::optional<Index> cols;
     std::optional<Index> nnz;
     AlsOptions als;
     SvdBenchOptions svd;
     std::optional<Index> factors;
+    std::string solver = "hals";
+    Index inner_passes = 1;
+    Index sweeps = 10;
     std::vector<Index> layers{784, 1024, 1024, 10};
     Index batch = 1024;
     Index micro_batches = 0;
@@ -106,15 +111,18 @@ BenchResult measure_full_svd(Run& run, const BenchCommand& o) {
 
 template <Real R>
 BenchResult measure(Run& run, const BenchCommand& o) {
-    if (o.part == "svd" && o.svd.problem == "full") return measure_full_svd<R>(run, o);
+    const auto seed = static_cast<std::uint64_t>(run.common.seed);
+    const std::string problem = o.problem.value_or(o.part == "nmf" ? "dense" : "sparse");
+    if (o.part == "svd" && problem == "full") return measure_full_svd<R>(run, o);
     if (o.part == "svd") {
         SvdBenchOptions svd = o.svd;
+        svd.problem = problem;
         svd.rows = o.rows.value_or(svd.problem == "dense" ? 20000 : svd.rows);
         svd.cols = o.cols.value_or(svd.problem == "dense" ? 5000 : svd.cols);
         svd.nnz = o.nnz.value_or(svd.nnz);
         svd.svd.k = o.factors.value_or(svd.svd.k);
         svd.svd.threads = run.common.threads;
-        svd.svd.seed = static_cast<std::uint64_t>(run.common.seed);
+        svd.svd.seed = seed;
         svd.repeats = o.repeats;
         return bench_svd<R>(run.comm, svd);
     }
@@ -122,12 +130,28 @@ BenchResult measure(Run& run, const BenchCommand& o) {
         AlsOptions als = o.als;
         als.k = o.factors.value_or(als.k);
         als.threads = run.common.threads;
-        SyntheticRatings ratings;
-        ratings.rows = o.rows.value_or(138493);
-        ratings.cols = o.cols.value_or(26744);
-        ratings.nnz = o.nnz.value_or(19000000);
-        ratings.seed = static_cast<std::uint64_t>(run.common.seed);
-        return bench_als<R>(run.comm, ratings, als, o.repeats);
+        return bench_als<R>(run.comm,
+                            {.rows = o.rows.value_or(138493),
+                             .cols = o.cols.value_or(26744),
+                             .nnz = o.nnz.value_or(19000000),
+                             .seed = seed},
+                            als, o.repeats);
+    }
+    if (o.part == "nmf") {
+        if (problem == "full") throw input_error("--problem full is for svd; give sparse or dense");
+        const bool sparse = problem == "sparse";
+        NmfOptions nmf{.k = o.factors.value_or(sparse ? 64 : 32),
+                       .solver = o.solver == "mu" ? NmfSolver::mu : NmfSolver::hals};
+        nmf.inner.most = o.inner_passes;
+        nmf.seed = seed;
+        nmf.threads = run.common.threads;
+        return bench_nmf<R>(run.comm, {.sparse = sparse,
+                                       .rows = o.rows.value_or(sparse ? 138493 : 20000),
+                                       .cols = o.cols.value_or(sparse ? 26744 : 5000),
+                                       .nnz = o.nnz.value_or(10000000),
+                                       .sweeps = o.sweeps,
+                                       .repeats = o.repeats,
+                                       .nmf = nmf});
     }
     return bench_mlp<R>(run.comm, {.layers = o.layers,
                                    .batch = o.batch,
@@ -135,7 +159,7 @@ BenchResult measure(Run& run, const BenchCommand& o) {
                                    .steps = o.steps,
                                    .repeats = o.repeats,
                                    .threads = run.common.threads,
-                                   .seed = static_cast<std::uint64_t>(run.common.seed)});
+                                   .seed = seed});
 }
 
 void run_bench(Run& run, const BenchCommand& o) {
@@ -161,19 +185,27 @@ void run_bench(Run& run, const BenchCommand& o) {
 
 Action declare_bench(Options& options) {
     auto o = std::make_shared<BenchCommand>();
-    options.positional("part", o->part, "als (a sweep), svd or mlp (a training step)");
+    options.positional("part", o->part,
+                       "als (a sweep), svd, nmf (some sweeps) or mlp (a training step)");
     options.add("repeats", o->repeats, "Measurements; the median counts", Accept::between(1, 1000));
     options.add("json", o->json, "Write the figures to this file too");
-    options.add("rows", o->rows, "als, svd: rows of the generated matrix", Accept::at_least(1));
-    options.add("cols", o->cols, "als, svd: columns", Accept::at_least(1));
-    options.add("nnz", o->nnz, "als, svd: entries", Accept::at_least(1));
-    options.add("factors", o->factors, "als, svd: number of factors; 64 without",
-                Accept::between(1, 65536));
-    options.add("problem", o->svd.problem, "svd: the kind of matrix",
+    options.add("problem", o->problem,
+                "svd (sparse), nmf (dense): the kind of matrix; full: all values, of svd",
                 Accept::one_of({"sparse", "dense", "full"}));
+    options.add("rows", o->rows, "als, svd, nmf: rows of the generated matrix",
+                Accept::at_least(1));
+    options.add("cols", o->cols, "als, svd, nmf: columns", Accept::at_least(1));
+    options.add("nnz", o->nnz, "als, svd, nmf: entries of a sparse matrix", Accept::at_least(1));
+    options.add("factors", o->factors,
+                "als, svd, nmf: number of factors; 64 without, 32 for nmf on a dense matrix",
+                Accept::between(1, 65536));
     options.add("tolerance", o->svd.svd.tolerance, "svd: of the residuals", Accept::above(0));
     options.add("block", o->svd.svd.block, "svd: columns of a block; 0 for what suits the matrix",
                 Accept::between(0, 4096));
+    options.add("solver", o->solver, "nmf: hals or mu", Accept::one_of({"hals", "mu"}));
+    options.add("inner-passes", o->inner_passes, "nmf: passes of HALS at most",
+                Accept::at_least(1));
+    options.add("sweeps", o->sweeps, "nmf: sweeps in one measurement", Accept::at_least(1));
     options.add("implicit", o->als.implicit, "als: implicit feedback");
     options.add("layers", o->layers, "mlp: widths from input to output", Accept::at_least(1));
     options.add("batch", o->batch, "mlp: global batch", Accept::at_least(1));
@@ -182,13 +214,13 @@ Action declare_bench(Options& options) {
     options.add("steps", o->steps, "mlp: steps in one measurement", Accept::at_least(1));
     options.examples(
         "mpirun -n 2 rankfold bench als\n"
-        "mpirun -n 2 rankfold bench svd --problem dense --json svd.json\n"
+        "mpirun -n 2 rankfold bench nmf --problem sparse --json nmf.json\n"
         "mpirun -n 2 rankfold bench mlp --layers 784,1024,1024,10 --batch 1024");
     return [o](Run& run) {
-        const std::vector<std::string> parts{"als", "svd", "mlp"};
+        const std::vector<std::string> parts{"als", "svd", "nmf", "mlp"};
         if (std::ranges::find(parts, o->part) == parts.end()) {
             throw input_error("there is no benchmark ", o->part, did_you_mean(o->part, parts),
-                              "; there are als, svd and mlp");
+                              "; there are als, svd, nmf and mlp");
         }
         run_bench(run, *o);
     };

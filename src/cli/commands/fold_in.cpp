@@ -5,6 +5,7 @@
 #include <rankfold/data/tensor_file.hpp>
 #include <rankfold/eval/align.hpp>
 #include <rankfold/factor/fold_in.hpp>
+#include <rankfold/factor/nmf.hpp>
 #include <rankfold/factor/svd.hpp>
 
 #include "als_settings.hpp"
@@ -48,18 +49,44 @@ NewRows<R> over_columns(const FoldInCommand& o, const MatrixData<R>& a, const Fa
     return rows;
 }
 
+/// New rows for nonnegative factors, by the loss that these were fitted to.
+template <Real R>
+Factors<R> fold_in_nonnegative(Run& run, const FoldInCommand& o, const NewRows<R>& rows,
+                               const Factors<R>& model) {
+    const auto recorded = nlohmann::json::parse(model.options, nullptr, false);
+    const auto number = [&](const char* name, double fallback) {
+        if (!recorded.is_object() || !recorded.contains(name)) return fallback;
+        if (recorded[name].is_number()) return recorded[name].template get<double>();
+        throw input_error(o.model, ": its attribute options has a ", name, " that is no number");
+    };
+    NmfFoldIn how;
+    how.loss = model.method == "nmf-kl" ? NmfLoss::kullback_leibler : NmfLoss::frobenius;
+    how.missing = model.method == "nmf-missing";
+    how.lambda = number("lambda", how.lambda);
+    how.lambda_exponent = number("lambda-exponent", how.lambda_exponent);
+    how.threads = run.common.threads;
+    Factors<R> folded;
+    folded.rows = rows.dense != nullptr ? fold_in_nmf(*rows.dense, model.cols, how)
+                                        : fold_in_nmf(*rows.sparse, model.cols, how);
+    folded.cols = model.cols.clone();
+    folded.method = model.method;
+    folded.options = model.options;
+    return folded;
+}
+
 /// Each method gives new rows what its own training would with the columns held fixed.
 template <Real R>
 Factors<R> fold_in(Run& run, const FoldInCommand& o, const MatrixData<R>& a, const NewRows<R>& rows,
                    const Factors<R>& model) {
+    if (model.method.starts_with("nmf")) return fold_in_nonnegative(run, o, rows, model);
     if (model.method == "svd" || model.method == "pca") {
         return rows.dense != nullptr ? fold_in_svd(*rows.dense, model, run.common.threads)
                                      : fold_in_svd(*rows.sparse, model, run.common.threads);
     }
     if (!model.method.starts_with("als-")) {
         throw input_error(
-            "fold-in knows how to give new rows factors of als, svd and pca; those of ", o.model,
-            " are of ", model.method);
+            "fold-in knows how to give new rows factors of als, nmf, svd and pca; those of ",
+            o.model, " are of ", model.method);
     }
     const AlsOptions options = recorded_settings(model.options, o.model).resolved(run.common);
     Factors<R> folded;

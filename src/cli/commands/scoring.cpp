@@ -26,6 +26,7 @@ namespace {
 /// True if the factors were fitted to values, so that their scores predict values.
 template <Real R>
 bool learnt_values(const Factors<R>& factors) {
+    if (factors.method == "nmf-missing") return true;
     if (factors.method != "deepmf") return factors.method == "als-explicit";
     const auto options = nlohmann::json::parse(factors.options, nullptr, false);
     return !options.is_discarded() && !options.value("implicit", false);

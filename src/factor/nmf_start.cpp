@@ -1,0 +1,202 @@
+// What a nonnegative factorization begins with, and what it refuses.
+#include <algorithm>
+#include <cmath>
+
+#include <rankfold/comm/reproducible_sum.hpp>
+#include <rankfold/core/random.hpp>
+#include <rankfold/factor/nmf.hpp>
+#include <rankfold/factor/svd.hpp>
+
+namespace rankfold {
+
+namespace {
+
+std::optional<Error> refuse(const std::string& what, Index row, Index column, double value) {
+    return input_error(what, " holds ", value, " (row ", row, ", column ", column,
+                       ", counted from 0), but a nonnegative factorization needs finite values "
+                       "that are not negative");
+}
+
+/// For every column the squared norms of its positive and of its negative part.
+template <Real R>
+std::vector<double> part_squares(const BlockRows<R>& x) {
+    std::vector<double> terms;
+    for (Index s = x.shards().begin; s < x.shards().end; ++s) {
+        const auto rows = x.shard(s);
+        std::vector<double> sums(static_cast<std::size_t>(2 * x.cols()), 0.0);
+        for (Index i = 0; i < rows.rows; ++i) {
+            for (Index f = 0; f < rows.cols; ++f) {
+                const auto value = static_cast<double>(rows(i, f));
+                sums[static_cast<std::size_t>(2 * f + (value < 0.0 ? 1 : 0))] += value * value;
+            }
+        }
+        terms.insert(terms.end(), sums.begin(), sums.end());
+    }
+    std::vector<double> squares(static_cast<std::size_t>(2 * x.cols()));
+    reproducible_sum(x.comm(), terms, squares);
+    return squares;
+}
+
+/// Which part of a singular vector is taken: its positive part, the magnitudes of its negative
+/// part, or all magnitudes; and by which number it is multiplied.
+struct Taken {
+    enum class Part { positive, negative, all } part;
+    double row_scale, col_scale;
+};
+
+std::vector<Taken> choose_parts(const std::vector<double>& u, const std::vector<double>& v,
+                                const std::vector<double>& singular_values) {
+    std::vector<Taken> taken;
+    for (std::size_t f = 0; f < singular_values.size(); ++f) {
+        const double root = std::sqrt(singular_values[f]);
+        if (f == 0) {
+            taken.push_back({Taken::Part::all, root, root});
+            continue;
+        }
+        const bool positive = u[2 * f] * v[2 * f] > u[2 * f + 1] * v[2 * f + 1];
+        const std::size_t chosen = positive ? 2 * f : 2 * f + 1;
+        // √(s ‖u±‖ ‖v±‖) / ‖u±‖ = √s (‖v±‖ / ‖u±‖)^½
+        const bool empty = u[chosen] * v[chosen] == 0.0;
+        const double ratio = empty ? 1.0 : std::pow(v[chosen] / u[chosen], 0.25);
+        taken.push_back({positive ? Taken::Part::positive : Taken::Part::negative,
+                         empty ? 0.0 : root * ratio, empty ? 0.0 : root / ratio});
+    }
+    return taken;
+}
+
+/// The taken parts of singular vectors as the first columns of a start; zeros become `fill`.
+template <Real R>
+void take_parts(const BlockRows<R>& vectors, const std::vector<Taken>& taken, Side side,
+                double fill, BlockRows<R>& start) {
+    constexpr double least = 1e-6;  // as good as zero
+    for (Index i = 0; i < vectors.local().rows(); ++i) {
+        for (std::size_t f = 0; f < taken.size(); ++f) {
+            auto value = static_cast<double>(vectors.local()(i, static_cast<Index>(f)));
+            if (taken[f].part == Taken::Part::negative) value = -value;
+            if (taken[f].part == Taken::Part::all) value = std::abs(value);
+            value = std::max(0.0, value);
+            value *= side == Side::rows ? taken[f].row_scale : taken[f].col_scale;
+            start.local()(i, static_cast<Index>(f)) = static_cast<R>(value < least ? fill : value);
+        }
+    }
+}
+
+template <Real R>
+double mean_of(const BlockRows<R>& a) {
+    std::vector<double> terms;
+    for (Index s = a.shards().begin; s < a.shards().end; ++s) {
+        double sum = 0.0;
+        const MatrixView<const R> rows = a.shard(s);
+        for (Index i = 0; i < rows.rows; ++i) {
+            for (const R x : rows.row(i)) sum += static_cast<double>(x);
+        }
+        terms.push_back(sum);
+    }
+    return reproducible_sum(a.comm(), terms) / static_cast<double>(a.rows() * a.cols());
+}
+
+template <Real R>
+double mean_of(const BlockRowCsr<R>& a) {
+    std::vector<double> terms;
+    for (Index s = a.shards().begin; s < a.shards().end; ++s) {
+        double sum = 0.0;
+        const CsrView<R> rows = a.shard(s);
+        for (Index i = 0; i < rows.rows; ++i) {
+            for (const R x : rows.row_values(i)) sum += static_cast<double>(x);
+        }
+        terms.push_back(sum);
+    }
+    return reproducible_sum(a.comm(), terms) /
+           (static_cast<double>(a.rows()) * static_cast<double>(a.cols()));
+}
+
+template <Real R, class Matrix>
+Factors<R> start_from_svd(const Matrix& a, const NmfOptions& options, bool fill) {
+    const auto phase = a.comm().ledger().phase("nmf start");
+    const double mean = mean_of(a);
+    const SvdOptions svd_options{.k = std::min({options.k, a.rows(), a.cols()}),
+                                 .tolerance = 1e-4,
+                                 .seed = options.seed,
+                                 .threads = options.threads};
+    const Factors<R> svd = truncated_svd(a, svd_options).factors;
+    const std::vector<double> values(svd.singular_values.begin(), svd.singular_values.end());
+    const auto taken = choose_parts(part_squares(svd.rows), part_squares(svd.cols), values);
+    Factors<R> start;
+    for (const Side side : {Side::rows, Side::cols}) {
+        const BlockRows<R>& vectors = side == Side::rows ? svd.rows : svd.cols;
+        BlockRows<R>& factor = side == Side::rows ? start.rows : start.cols;
+        factor = BlockRows<R>(a.comm(), vectors.layout(), options.k);
+        draw_nonnegative(factor.local().view(), factor.first_row(), side, mean, options.seed);
+        take_parts(vectors, taken, side, fill ? mean : 0.0, factor);
+    }
+    return start;
+}
+
+template <Real R>
+bool is_good(R value) {
+    return std::isfinite(value) && value >= R{0};
+}
+
+}  // namespace
+
+// Rows lie in the order of ranks and agree() takes the lowest rank's error: the first of all.
+
+template <Real R>
+void require_nonnegative(const BlockRows<R>& a, const std::string& what) {
+    std::optional<Error> mine;
+    for (Index i = 0; i < a.local().rows() && !mine; ++i) {
+        for (Index j = 0; j < a.cols() && !mine; ++j) {
+            const R value = a.local()(i, j);
+            if (!is_good(value)) mine = refuse(what, a.first_row() + i, j, double(value));
+        }
+    }
+    a.comm().agree(mine);
+}
+
+template <Real R>
+void require_nonnegative(const BlockRowCsr<R>& a, const std::string& what) {
+    std::optional<Error> mine;
+    const CsrView<R> rows = a.local().view();
+    for (Index i = 0; i < rows.rows && !mine; ++i) {
+        const auto values = rows.row_values(i);
+        for (std::size_t e = 0; e < values.size() && !mine; ++e) {
+            if (is_good(values[e])) continue;
+            mine = refuse(what, a.first_row() + i, rows.row_cols(i)[e], double(values[e]));
+        }
+    }
+    a.comm().agree(mine);
+}
+
+template <Real R>
+void draw_nonnegative(MatrixView<R> factor, Index first_row, Side side, double mean,
+                      std::uint64_t seed) {
+    const Philox random(seed, side == Side::rows ? Stream::row_factors : Stream::col_factors);
+    const double scale = std::sqrt(mean / static_cast<double>(factor.cols));
+    for (Index i = 0; i < factor.rows; ++i) {
+        for (Index f = 0; f < factor.cols; ++f) {
+            factor(i, f) = static_cast<R>(scale * std::abs(random.normal(first_row + i, f)));
+        }
+    }
+}
+
+template <Real R>
+Factors<R> nndsvd_start(const BlockRows<R>& a, const NmfOptions& options, bool fill) {
+    return start_from_svd<R>(a, options, fill);
+}
+
+template <Real R>
+Factors<R> nndsvd_start(const BlockRowCsr<R>& a, const NmfOptions& options, bool fill) {
+    return start_from_svd<R>(a, options, fill);
+}
+
+#define RANKFOLD_INSTANTIATE(R)                                                       \
+    template void require_nonnegative(const BlockRows<R>&, const std::string&);       \
+    template void require_nonnegative(const BlockRowCsr<R>&, const std::string&);     \
+    template Factors<R> nndsvd_start(const BlockRows<R>&, const NmfOptions&, bool);   \
+    template Factors<R> nndsvd_start(const BlockRowCsr<R>&, const NmfOptions&, bool); \
+    template void draw_nonnegative(MatrixView<R>, Index, Side, double, std::uint64_t);
+RANKFOLD_INSTANTIATE(float)
+RANKFOLD_INSTANTIATE(double)
+#undef RANKFOLD_INSTANTIATE
+
+}  // namespace rankfold

@@ -1,0 +1,191 @@
+#include <rankfold/linalg/tall_product.hpp>
+
+#include <algorithm>
+
+#include <hwy/cache_control.h>
+
+#include <rankfold/linalg/dense.hpp>
+
+// One instruction set of each generation is enough, and halves the time to compile this.
+#define HWY_DISABLED_TARGETS (HWY_SSSE3 | HWY_SSE4 | HWY_AVX3_DL)
+
+#undef HWY_TARGET_INCLUDE
+#define HWY_TARGET_INCLUDE "tall_product.cpp"
+#include <hwy/foreach_target.h>  // must come before highway.h
+#include <hwy/highway.h>
+
+HWY_BEFORE_NAMESPACE();
+namespace rankfold::HWY_NAMESPACE {
+namespace hn = hwy::HWY_NAMESPACE;
+
+template <class R>
+using Tag = hn::CappedTag<R, 64 / sizeof(R)>;
+
+// Register tile: as many rows of C as leave room for the operands in 32 (AVX-512) or 16 registers.
+constexpr bool many_registers = HWY_TARGET == HWY_AVX3 || HWY_TARGET == HWY_AVX3_DL;
+constexpr Index widest = many_registers ? 4 : 2;
+template <Index VECS>
+constexpr Index tile_rows = (many_registers ? 24 : 12) / VECS > 12
+                                ? 12
+                                : (many_registers ? 24 : 12) / VECS;
+
+/// Where a register tile finds its operands: element e of the inner dimension of row r of op(A)
+/// stands at a[r · next_row + e · next].
+template <class R>
+struct Tile {
+    const R* a;
+    Index next_row;
+    Index next;
+    const R* b;  ///< rows of B, ldb apart
+    R* c;
+    Index ld;     ///< of B and C
+    Index inner;  ///< elements of the inner dimension
+    bool first;   ///< C is written, else added to
+    Index fetch;  ///< elements ahead in A that are fetched into the cache; 0: none
+};
+
+template <Index ROWS, Index VECS, class R>
+HWY_INLINE void run_tile(const Tile<R>& t) {
+    const Tag<R> d;
+    const Index lanes = static_cast<Index>(hn::Lanes(d));
+    hn::Vec<Tag<R>> sum[ROWS][VECS];
+    HWY_UNROLL(12)
+    for (Index r = 0; r < ROWS; ++r) {
+        HWY_UNROLL(4)
+        for (Index v = 0; v < VECS; ++v) {
+            sum[r][v] = t.first ? hn::Zero(d) : hn::LoadU(d, t.c + r * t.ld + v * lanes);
+        }
+    }
+    const R* HWY_RESTRICT a = t.a;
+    const R* HWY_RESTRICT b = t.b;
+    for (Index e = 0; e < t.inner; ++e, a += t.next, b += t.ld) {
+        if (t.fetch > 0) hwy::Prefetch(a + t.fetch);
+        hn::Vec<Tag<R>> right[VECS];
+        HWY_UNROLL(4)
+        for (Index v = 0; v < VECS; ++v) right[v] = hn::LoadU(d, b + v * lanes);
+        HWY_UNROLL(12)
+        for (Index r = 0; r < ROWS; ++r) {
+            const auto left = hn::Set(d, a[r * t.next_row]);
+            HWY_UNROLL(4)
+            for (Index v = 0; v < VECS; ++v) sum[r][v] = hn::MulAdd(left, right[v], sum[r][v]);
+        }
+    }
+    HWY_UNROLL(12)
+    for (Index r = 0; r < ROWS; ++r) {
+        HWY_UNROLL(4)
+        for (Index v = 0; v < VECS; ++v) hn::StoreU(sum[r][v], d, t.c + r * t.ld + v * lanes);
+    }
+}
+
+/// All columns of ROWS rows of C. @pre k is a whole number of vectors
+template <Index ROWS, class R>
+HWY_INLINE void run_columns(Tile<R> t, Index k) {
+    const Index lanes = static_cast<Index>(hn::Lanes(Tag<R>()));
+    const auto run = [&]<Index VECS>() {
+        for (; k >= VECS * lanes; k -= VECS * lanes) {
+            constexpr Index rows = std::min(ROWS, tile_rows<VECS>);
+            Tile<R> part = t;
+            for (Index r = 0; r + rows <= ROWS; r += rows) {
+                run_tile<rows, VECS>(part);
+                part.a += rows * part.next_row;
+                part.c += rows * part.ld;
+            }
+            static_assert(ROWS % rows == 0);
+            t.b += VECS * lanes;
+            t.c += VECS * lanes;
+        }
+    };
+    if constexpr (widest > 2) run.template operator()<4>();
+    run.template operator()<2>();
+    run.template operator()<1>();
+}
+
+/// The product in chunks of the inner dimension whose part of B stays in the first-level cache.
+template <class R>
+void product(bool transposed, MatrixView<const R> a, MatrixView<const R> b, MatrixView<R> c) {
+    constexpr Index bytes = 16384;
+    constexpr Index rows = 12;
+    const Index inner = b.rows;
+    const Index chunk = std::max<Index>(32, bytes / (b.cols * Index{sizeof(R)}));
+    for (Index e = 0; e < inner; e += chunk) {
+        Tile<R> t{.a = transposed ? a.data + e * a.ld : a.data + e,
+                  .next_row = transposed ? 1 : a.ld,
+                  .next = transposed ? a.ld : 1,
+                  .b = b.data + e * b.ld,
+                  .c = c.data,
+                  .ld = c.ld,
+                  .inner = std::min(chunk, inner - e),
+                  .first = e == 0,
+                  .fetch = transposed ? 2 * 64 / Index{sizeof(R)} : 0};
+        Index i = 0;
+        for (; i + rows <= c.rows; i += rows) {
+            run_columns<rows>(t, c.cols);
+            t.a += rows * t.next_row;
+            t.c += rows * t.ld;
+        }
+        for (; i < c.rows; ++i) {
+            run_columns<1>(t, c.cols);
+            t.a += t.next_row;
+            t.c += t.ld;
+        }
+    }
+}
+
+/// The same for any k: what is not a whole number of vectors wide is padded with zeros.
+template <class R>
+void product_impl(bool transposed, MatrixView<const R> a, MatrixView<const R> b, MatrixView<R> c) {
+    const Index lanes = static_cast<Index>(hn::Lanes(Tag<R>()));
+    const Index width = (c.cols + lanes - 1) / lanes * lanes;
+    if (b.rows == 0) {
+        std::fill_n(c.data, c.rows * c.cols, R{0});
+        return;
+    }
+    if (width == c.cols) {
+        product(transposed, a, b, c);
+        return;
+    }
+    DenseMatrix<R> wide_b(b.rows, width);
+    DenseMatrix<R> wide_c(c.rows, width);
+    for (Index i = 0; i < b.rows; ++i) std::copy_n(b.data + i * b.ld, b.cols, &wide_b(i, 0));
+    const DenseMatrix<R>& constant_b = wide_b;
+    product<R>(transposed, a, constant_b.view(), wide_c.view());
+    for (Index i = 0; i < c.rows; ++i) std::copy_n(&wide_c(i, 0), c.cols, c.data + i * c.ld);
+}
+
+void product_f(bool transposed, MatrixView<const float> a, MatrixView<const float> b,
+               MatrixView<float> c) {
+    product_impl<float>(transposed, a, b, c);
+}
+void product_d(bool transposed, MatrixView<const double> a, MatrixView<const double> b,
+               MatrixView<double> c) {
+    product_impl<double>(transposed, a, b, c);
+}
+
+}  // namespace rankfold::HWY_NAMESPACE
+HWY_AFTER_NAMESPACE();
+
+#if HWY_ONCE
+namespace rankfold {
+
+HWY_EXPORT(product_f);
+HWY_EXPORT(product_d);
+
+template <Real R>
+void tall_product(Transpose op, MatrixView<const R> a, MatrixView<const R> b, MatrixView<R> c) {
+    RANKFOLD_EXPECT((op == Transpose::no ? a.rows : a.cols) == c.rows);
+    RANKFOLD_EXPECT((op == Transpose::no ? a.cols : a.rows) == b.rows);
+    RANKFOLD_EXPECT(b.cols == c.cols && b.ld == b.cols && c.ld == c.cols);
+    if constexpr (std::same_as<R, float>) {
+        HWY_DYNAMIC_DISPATCH(product_f)(op == Transpose::yes, a, b, c);
+    } else {
+        HWY_DYNAMIC_DISPATCH(product_d)(op == Transpose::yes, a, b, c);
+    }
+}
+
+template void tall_product(Transpose, MatrixView<const float>, MatrixView<const float>,
+                           MatrixView<float>);
+template void tall_product(Transpose, MatrixView<const double>, MatrixView<const double>,
+                           MatrixView<double>);
+
+}  // namespace rankfold
+#endif  // HWY_ONCE
