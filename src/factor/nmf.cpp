@@ -86,7 +86,8 @@ public:
             }
             if (steering.after(progress, state()) == Verdict::stop) break;
             if (kkt <= options_.tolerance && options_.tolerance > 0.0) break;
-            if (before - now < options_.least_change * before) break;
+            const bool slow = before - now < options_.least_change * before;
+            if (slow && options_.least_change > 0.0) break;
             before = now;
         }
     }

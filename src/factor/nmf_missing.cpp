@@ -116,7 +116,8 @@ Factors<R> nmf_missing(const BlockRowCsr<R>& a, const NmfOptions& options, const
             .values = {{"objective", objective}, {"train_rmse", rmse}, {"kkt", kkt}}};
         if (steering.after(progress, state) == Verdict::stop) break;
         if (kkt <= options.tolerance && options.tolerance > 0.0) break;
-        if (before - objective < options.least_change * before) break;
+        const bool slow = before - objective < options.least_change * before;
+        if (slow && options.least_change > 0.0) break;
         before = objective;
     }
     scale(factors, options.lambda == 0.0);
