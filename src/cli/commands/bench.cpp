@@ -190,7 +190,7 @@ Action declare_bench(Options& options) {
     options.add("repeats", o->repeats, "Measurements; the median counts", Accept::between(1, 1000));
     options.add("json", o->json, "Write the figures to this file too");
     options.add("problem", o->problem,
-                "svd (sparse), nmf (dense): the kind of matrix; full: all values, of svd",
+                "svd (sparse), nmf (dense): the kind of matrix; full: svd --full",
                 Accept::one_of({"sparse", "dense", "full"}));
     options.add("rows", o->rows, "als, svd, nmf: rows of the generated matrix",
                 Accept::at_least(1));
