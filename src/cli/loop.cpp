@@ -133,7 +133,7 @@ void LoopOptions::declare(Options& options) {
     options.add("checkpoint", checkpoint,
                 "Folder for checkpoints; a signal (USR1, USR2, TERM, …) then stops the run after a "
                 "step, with exit code 75");
-    options.add("every", every, "How often: 5sweeps, 2epochs, 1rounds, 10min, 30s, 2h");
+    options.add("every", every, "How often: 5sweeps, 2epochs, 1rounds, 3steps, 10min, 30s, 2h");
     options.add("resume", resume, "Go on from the newest good checkpoint, if there is one");
 }
 
@@ -147,13 +147,13 @@ Interval parse_interval(const std::string& text) {
         if (unit == "h") return {.seconds = 3600.0 * number};
         const bool whole = number == static_cast<double>(static_cast<Index>(number));
         if (whole && (unit == "sweeps" || unit == "epochs" || unit == "rounds" || unit == "sweep" ||
-                      unit == "epoch" || unit == "round")) {
+                      unit == "epoch" || unit == "round" || unit == "steps" || unit == "step")) {
             return {.steps = static_cast<Index>(number)};
         }
     }
     throw input_error("--every '", text,
-                      "' is none of the forms 5sweeps, 2epochs, 1rounds, 10min, "
-                      "30s, 2h");
+                      "' is none of the forms 5sweeps, 2epochs, 1rounds, 3steps, "
+                      "10min, 30s, 2h");
 }
 
 Steering steer(Run& run, const LoopOptions& options,

@@ -4,8 +4,8 @@
 #include <bit>
 #include <numeric>
 
-#include <rankfold/linalg/blas.hpp>
 #include <rankfold/linalg/sparse_kernels.hpp>
+#include <rankfold/linalg/tall_kernels.hpp>
 
 namespace rankfold {
 
@@ -22,9 +22,9 @@ Range rows_of(const ShardLayout& layout, Range shards) {
     return {begin, shards.size() == 0 ? begin : layout.shard_rows(shards.end - 1).end};
 }
 
-/// Columns of A in a block: 32 columns of so many rows of B fill half of a usual second cache.
+/// Columns of A in a block: 16 columns of so many rows of B fill a usual second cache.
 template <Real R>
-constexpr Index block_width = 16384 / Index{sizeof(R)};
+constexpr Index block_width = 65536 / Index{sizeof(R)};
 
 /// Columns that some local entry has, increasing.
 template <Real R>
@@ -305,25 +305,17 @@ void DenseProducts<R>::multiply(const BlockRows<R>& b, BlockRows<R>& c) const {
         all_cols_.gather(b, whole.view());
         right = std::as_const(whole).view();
     }
-    const Range mine = a_->layout().rank_rows(a_->comm().rank());
+    const MatrixView<const R> rows = a_->local().view();
+    constexpr Index at_once = 320;
+    const Index parts = (rows.rows + at_once - 1) / at_once;
 #pragma omp parallel for schedule(dynamic) num_threads(static_cast <int>(threads_))
-    for (Index g = 0; g < groups_; ++g) {
-        const Range rows = group_rows(g);
-        const Range here{std::max(rows.begin, mine.begin), std::min(rows.end, mine.end)};
-        if (here.size() <= 0) continue;
-        const MatrixView<R> into =
-            c.local().view().row_block({here.begin - mine.begin, here.end - mine.begin});
-        if (here == rows) {
-            gemm<R>(Transpose::no, Transpose::no, R{1}, group(g), right, R{0}, into);
-            continue;
-        }
-        DenseMatrix<R> all(rows.size(), b.cols());  // the same GEMM as on any number of ranks
-        gemm<R>(Transpose::no, Transpose::no, R{1}, group(g), right, R{0}, all.view());
-        for (Index i = 0; i < here.size(); ++i) {
-            std::ranges::copy(all.row(here.begin - rows.begin + i), into.row(i).begin());
-        }
+    for (Index t = 0; t < parts; ++t) {
+        const Range part = even_part(rows.rows, parts, t);
+        const MatrixView<R> into = c.local().view().row_block(part);
+        for (Index i = 0; i < into.rows; ++i) std::ranges::fill(into.row(i), R{0});
+        add_tall_product<R>(false, rows.row_block(part), right, into);
     }
-    a_->comm().ledger().add_flops(2.0 * static_cast<double>(mine.size()) *
+    a_->comm().ledger().add_flops(2.0 * static_cast<double>(rows.rows) *
                                   static_cast<double>(a_->cols()) * static_cast<double>(b.cols()));
 }
 
@@ -357,12 +349,8 @@ void DenseProducts<R>::add_subtrees(const BlockRows<R>& p, const DenseMatrix<R>&
                    : p.local().view().row_block(
                          {rows.begin - p.first_row(), rows.end - p.first_row()});
         auto& part = forest.next(slice.size(), p.cols());
-        if (rows.size() == 0) {
-            part.fill(R{0});
-        } else {
-            gemm<R>(Transpose::yes, Transpose::no, R{1}, group(g).col_block(slice), right, R{0},
-                    part.view());
-        }
+        part.fill(R{0});
+        add_tall_product<R>(true, group(g).col_block(slice), right, part.view());
         forest.push({0, g});
     }
     for (std::size_t t = 0; t < forest.nodes().size(); ++t) {
@@ -383,7 +371,7 @@ void DenseProducts<R>::multiply_transposed(const BlockRows<R>& p, BlockRows<R>& 
     const Range mine = owned_groups(comm.rank());
     std::vector<DenseMatrix<R>> sums(subtrees<Node>(mine).size());
     for (auto& sum : sums) sum = DenseMatrix<R>(n, b);
-    constexpr Index width = 512;  // columns of A whose partial sums stay in the cache
+    constexpr Index width = 128;  // columns of A whose partial sums stay in the cache
     const Index slices = (n + width - 1) / width;
 #pragma omp parallel for schedule(dynamic) num_threads(static_cast <int>(threads_))
     for (Index t = 0; t < slices; ++t) add_subtrees(p, cut, even_part(n, slices, t), sums);

@@ -160,7 +160,7 @@ Certificate certify(const OperatorRef<R>& a, const BlockRows<R>& u, std::span<co
     result.v_orthogonality = distance_from_identity(v_gram);
     result.norm = std::sqrt(a.square_norm());
     double square = error_square(a.square_norm(), s, column_dots(u, av, threads), u_gram, v_gram);
-    const double cancelled = std::same_as<R, float> ? 1e-2 : 1e-6;
+    const double cancelled = std::same_as<R, float> ? 1e-4 : 1e-10;
     if (square < cancelled * a.square_norm()) {
         if (const auto exact = a.residual_square(u, s, v)) square = *exact;
     }

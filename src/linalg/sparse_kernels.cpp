@@ -18,7 +18,7 @@ namespace hn = hwy::HWY_NAMESPACE;
 
 /// Columns of B that are taken at once: so many that the rows of a block of columns of A stay in
 /// the second cache.
-constexpr Index columns_at_once = 32;
+constexpr Index columns_at_once = 16;
 
 /// How many entries before its use a row of B is fetched.
 constexpr Index fetch_ahead = 16;
@@ -81,7 +81,7 @@ void times_dense(CsrView<R> a, MatrixView<const R> b, MatrixView<R> c, bool add)
         }
     };
     if (4 * lanes <= columns_at_once) run.template operator()<4>();
-    run.template operator()<2>();
+    if (2 * lanes <= columns_at_once) run.template operator()<2>();
     run.template operator()<1>();
     if (j < b.cols) times_rest(a, b.data + j, b.ld, c.data + j, c.ld, b.cols - j, add);
 }

@@ -57,6 +57,23 @@ TYPED_TEST(Products, SparseProductsEqualTheDefinitionWithTheSameBitsOnAnyRankCou
     }
 }
 
+TYPED_TEST(Products, MatricesWithManyColumnsAreMultipliedBlockByBlock) {
+    using R = TypeParam;
+    const Index b = 21;
+    const auto a = random_matrix(9, 40000, 0.01);
+    const auto x = random_matrix(40000, b, 1.0, 1);
+    const auto many = sparse_rows<R>(this->comm, a);
+    const auto right = dense_rows<R>(this->comm, x);
+    BlockRows<R> c(this->comm, many.layout(), b);
+    SparseProduct<R>(many, right.layout(), 2).multiply(right, c);
+    EXPECT_LT(difference(gather_all(c), naive_product(a, x)), 2000 * this->eps);
+    const auto one = sparse_rows<R>(this->alone, a);
+    const auto one_right = dense_rows<R>(this->alone, x);
+    BlockRows<R> alone_c(this->alone, one.layout(), b);
+    SparseProduct<R>(one, one_right.layout(), 1).multiply(one_right, alone_c);
+    EXPECT_EQ(this->digest_of(c), this->digest_of(alone_c));
+}
+
 TYPED_TEST(Products, DenseProductsEqualTheDefinitionWithTheSameBitsOnAnyRankCount) {
     using R = TypeParam;
     // more shards than groups (so that a rank boundary cuts one), fewer, one; no row at some ranks

@@ -48,12 +48,11 @@ private:
 
 /// A B and Aᵀ P for a dense m x n matrix A in row blocks, without its transpose.
 ///
-/// The shards of A are put together into groups, whose number depends on A alone, and one GEMM is
-/// issued a group; so bits do not depend on the ranks. AᵀP is the sum over groups of A_gᵀ P_g by a
-/// fixed binary tree over the groups: each rank adds up the aligned subtrees of its own groups, and
-/// the owner of a row of the result gets one row of each such subtree of every rank and adds them
-/// in tree order. The rows of a group that a rank boundary cuts are fetched once, when this is
-/// made.
+/// The shards of A are put together into groups, whose number depends on A alone. AᵀP is the sum
+/// over groups of A_gᵀ P_g by a fixed binary tree over the groups: each rank adds up the aligned
+/// subtrees of its own groups, and the owner of a row of the result gets one row of each such
+/// subtree of every rank and adds them in tree order. The rows of a group that a rank boundary cuts
+/// are fetched once, when this is made.
 template <Real R>
 class DenseProducts {
 public:

@@ -40,7 +40,7 @@ public:
     [[nodiscard]] const ShardLayout& row_layout() const { return a_->layout(); }
     [[nodiscard]] const ShardLayout& col_layout() const { return transposed_->layout(); }
     [[nodiscard]] double square_norm() const { return square_norm_; }
-    [[nodiscard]] Index preferred_block() const { return 32; }
+    [[nodiscard]] Index preferred_block() const { return 16; }
     void apply(const BlockRows<R>& x, BlockRows<R>& y) const { times_->multiply(x, y); }
     void apply_transposed(const BlockRows<R>& x, BlockRows<R>& y) const {
         times_transposed_->multiply(x, y);
