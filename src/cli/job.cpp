@@ -22,7 +22,8 @@ std::string output_option(const std::string& command) {
     if (command == "split") return "prefix";
     const bool writes = command == "import" || command == "generate" || command == "als" ||
                         command == "mlp" || command == "deepmf" || command == "compress" ||
-                        command == "hybrid" || command == "fold-in";
+                        command == "hybrid" || command == "fold-in" || command == "svd" ||
+                        command == "nmf";
     return writes ? "out" : "";
 }
 
