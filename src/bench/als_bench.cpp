@@ -8,7 +8,8 @@ namespace {
 double sweep_seconds(Ledger& ledger) {
     double seconds = 0.0;
     for (const auto& phase : ledger.phases()) {
-        if (phase.name == "als exchange" || phase.name == "als gram" || phase.name == "als solve") {
+        if (phase.name.starts_with("als exchange") || phase.name == "als gram" ||
+            phase.name == "als partial sums" || phase.name == "als solve") {
             seconds += phase.seconds;
         }
     }
@@ -31,6 +32,7 @@ BenchResult bench_als(const Communicator& comm, const SyntheticRatings& matrix, 
                                    {"nnz", double(a.nnz())},
                                    {"factors", double(options.k)},
                                    {"implicit", options.implicit ? 1.0 : 0.0},
+                                   {"solver", static_cast<double>(options.solver.solver)},
                                    {"ranks", double(comm.size())},
                                    {"threads", double(options.threads)}},
                        .seconds = {},

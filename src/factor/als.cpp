@@ -223,11 +223,16 @@ Factors<R> als(const BlockRowCsr<R>& a, const AlsOptions& options, const Steerin
                      .solver = options.solver,
                      .biases = options.biases,
                      .threads = options.threads,
-                     .axis = "row"};
-    SparseSide<R> rows(a, side, transposed.layout(), width);
+                     .axis = "row",
+                     .exchange = options.exchange};
+    // pieces of rows with confidences of their own, or that are not solved exactly, do not pay
+    const bool pieces = confidences == nullptr && options.solver.solver == Solver::cholesky;
+    if (pieces) side.heavy = options.heavy.value_or(64 * transposed.layout().shards());
+    SparseSide<R> rows(a, side, transposed.layout(), width, &transposed);
     side.problem = row_problem(options, mean, a.rows());
     side.axis = "column";
-    SparseSide<R> cols(transposed, side, a.layout(), width);
+    if (pieces) side.heavy = options.heavy.value_or(64 * a.layout().shards());
+    SparseSide<R> cols(transposed, side, a.layout(), width, &a);
     alternate<R, SparseSide<R>>(factors, {factors, rows, cols, row_extras, col_extras}, weight,
                                 options, steering, [&] {
                                     if (!options.exact_last) return;

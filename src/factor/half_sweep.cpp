@@ -50,6 +50,31 @@ double square_norm(std::span<const R> x) {
     return square;
 }
 
+/// Scores of a row's entries: its factors against rows of `y`, and the columns' offsets.
+template <Real R>
+void score_entries(MatrixView<const R> y, std::span<const R> offsets,
+                   std::span<const ColIndex> cols, std::span<const R> x, std::span<R> out) {
+    gather_dots<R>(y, cols, x, out);
+    if (offsets.empty()) return;
+    for (std::size_t e = 0; e < out.size(); ++e) {
+        out[e] += offsets[static_cast<std::size_t>(cols[e])];
+    }
+}
+
+/// Σ over some entries of a row of their loss.
+template <Real R>
+double entry_losses(const RowProblem& problem, const RowData<R>& row, std::span<const R> scores) {
+    double sum = 0.0;
+    for (std::size_t e = 0; e < scores.size(); ++e) {
+        const auto v = static_cast<double>(row.values[e]);
+        const double c = row.confidences.empty() ? 1.0 : static_cast<double>(row.confidences[e]);
+        const double b =
+            row.targets.empty() ? c * problem.target(v) : static_cast<double>(row.targets[e]);
+        sum += problem.entry_loss(v, c * problem.weight(v), b, static_cast<double>(scores[e]));
+    }
+    return sum;
+}
+
 }  // namespace
 
 template <Real R>
@@ -79,11 +104,85 @@ void BiasedFactors<R>::part() {
 
 template <Real R>
 SparseSide<R>::SparseSide(const BlockRowCsr<R>& a, const SideOptions& options,
-                          const ShardLayout& fixed, Index k)
-    : a_{a}, options_{options}, exchange_{RowExchange::all(a.comm(), fixed)} {
+                          const ShardLayout& fixed, Index k, const BlockRowCsr<R>* transposed)
+    : a_{a},
+      options_{options},
+      heavy_(a, fixed, options.heavy.value_or(std::numeric_limits<Index>::max()), nullptr),
+      exchange_{RowExchange::all(a.comm(), fixed)} {
+    choose_exchange(fixed, k, transposed);
     for (Index t = 0; t < options.threads; ++t) {
         solvers_.emplace_back(options.problem, k, options.solver);
     }
+}
+
+/// Columns of this rank's entries, increasing; of heavy rows only if asked for.
+template <Real R>
+std::vector<Index> SparseSide<R>::needed_rows(bool heavy_too) const {
+    std::vector<char> seen(static_cast<std::size_t>(a_.cols()), 0);
+    const CsrView<R> view = a_.local().view();
+    for (Index i = 0; i < view.rows; ++i) {
+        if (!heavy_too && heavy_.is_heavy(a_.first_row() + i)) continue;
+        for (const ColIndex j : view.row_cols(i)) seen[static_cast<std::size_t>(j)] = 1;
+    }
+    std::vector<Index> needed;
+    for (std::size_t j = 0; j < seen.size(); ++j) {
+        if (seen[j] != 0) needed.push_back(static_cast<Index>(j));
+    }
+    return needed;
+}
+
+/// Counts what each scheme sends, takes the least or the one asked for, and plans it.
+template <Real R>
+void SparseSide<R>::choose_exchange(const ShardLayout& fixed, Index k,
+                                    const BlockRowCsr<R>* transposed) {
+    const Communicator& comm = a_.comm();
+    const Range own = fixed.rank_rows(comm.rank());
+    const double row_bytes = static_cast<double>(k) * sizeof(R);
+    const auto foreign_bytes = [&](const std::vector<Index>& rows) {
+        const auto mine =
+            std::ranges::count_if(rows, [&](Index j) { return j >= own.begin && j < own.end; });
+        return row_bytes *
+               static_cast<double>(comm.all_reduce(std::ssize(rows) - mine, Reduce::sum));
+    };
+    bytes_ = {row_bytes * static_cast<double>(fixed.rows() * (comm.size() - 1))};
+    std::vector<Index> needed;
+    std::vector<Index> needed_light;
+    std::optional<HeavyRows<R>> remote;
+    if (comm.size() > 1) {
+        needed = needed_rows(true);
+        bytes_.push_back(foreign_bytes(needed));
+        if (transposed != nullptr && !heavy_.none()) {
+            remote.emplace(a_, fixed, *options_.heavy, transposed);
+            needed_light = needed_rows(false);
+            bytes_.push_back(foreign_bytes(needed_light) + remote->bytes(k));
+        }
+    }
+    if (options_.exchange == Exchange::automatic) {
+        const auto least = std::ranges::min_element(bytes_) - bytes_.begin();
+        options_.exchange = least == 0   ? Exchange::all
+                            : least == 1 ? Exchange::needed
+                                         : Exchange::reduced;
+    }
+    // without heavy rows or Aᵀ there is nothing to reduce, and one rank has all it needs
+    if (options_.exchange == Exchange::reduced && !remote) options_.exchange = Exchange::needed;
+    if (comm.size() == 1) options_.exchange = Exchange::all;
+    if (options_.exchange == Exchange::all) return;
+    const bool reduced = options_.exchange == Exchange::reduced;
+    if (reduced) {
+        heavy_ = std::move(*remote);
+        needed = std::move(needed_light);
+    }
+    std::vector<ColIndex> position(static_cast<std::size_t>(a_.cols()), 0);
+    for (std::size_t at = 0; at < needed.size(); ++at) {
+        position[static_cast<std::size_t>(needed[at])] = static_cast<ColIndex>(at);
+    }
+    const auto renumber = [&](std::span<const ColIndex> from, std::vector<ColIndex>& to) {
+        to.reserve(from.size());
+        for (const ColIndex j : from) to.push_back(position[static_cast<std::size_t>(j)]);
+    };
+    renumber(a_.local().col_idx, cols_);
+    if (!reduced) renumber(heavy_.columns(), heavy_cols_);
+    exchange_ = RowExchange(comm, fixed, ExchangeScheme::needed, std::move(needed));
 }
 
 template <Real R>
@@ -95,12 +194,15 @@ void SparseSide<R>::set_solver(const SolverOptions& solver) {
 template <Real R>
 RowData<R> SparseSide<R>::row(Index local, const SideExtras<R>& extras) const {
     const CsrView<R> rows = a_.local().view();
-    RowData<R> row{.index = a_.first_row() + local,
-                   .cols = rows.row_cols(local),
-                   .values = rows.row_values(local)};
     const auto begin = static_cast<std::size_t>(rows.row_ptr[local]);
     const auto end = static_cast<std::size_t>(rows.row_ptr[local + 1]);
-    row.following = std::span<const ColIndex>(a_.local().col_idx).subspan(end);
+    const std::span<const ColIndex> cols = exchange() == Exchange::all
+                                               ? std::span<const ColIndex>(a_.local().col_idx)
+                                               : std::span<const ColIndex>(cols_);
+    RowData<R> row{.index = a_.first_row() + local,
+                   .cols = cols.subspan(begin, end - begin),
+                   .values = rows.row_values(local)};
+    row.following = cols.subspan(end);
     row.count = extras.counts.empty() ? rows.row_nnz(local)
                                       : extras.counts[static_cast<std::size_t>(local)];
     if (!extras.confidences.empty()) {
@@ -113,15 +215,23 @@ RowData<R> SparseSide<R>::row(Index local, const SideExtras<R>& extras) const {
 
 template <Real R>
 void SparseSide<R>::gather(const BlockRows<R>& y) {
-    const auto phase = a_.comm().ledger().phase("als exchange");
+    const auto phase =
+        a_.comm().ledger().phase(exchange() == Exchange::all      ? "als exchange all"
+                                 : exchange() == Exchange::needed ? "als exchange needed"
+                                                                  : "als exchange reduced");
     const Index k = y.cols();
     if (fixed_.cols() != k) fixed_ = DenseMatrix<R>(exchange_.buffer_rows(), k);
     exchange_.gather(y, fixed_.view());
+    if (heavy_.remote()) own_fixed_ = y.local().clone();
     if (!options_.biases) return;
-    offsets_.resize(static_cast<std::size_t>(fixed_.rows()));
-    for (Index j = 0; j < fixed_.rows(); ++j) {
-        offsets_[static_cast<std::size_t>(j)] = std::exchange(fixed_(j, k - 1), R{1});
-    }
+    const auto take_offsets = [k](DenseMatrix<R>& from, std::vector<R>& offsets) {
+        offsets.resize(static_cast<std::size_t>(from.rows()));
+        for (Index j = 0; j < from.rows(); ++j) {
+            offsets[static_cast<std::size_t>(j)] = std::exchange(from(j, k - 1), R{1});
+        }
+    };
+    take_offsets(fixed_, offsets_);
+    take_offsets(own_fixed_, own_offsets_);
 }
 
 template <Real R>
@@ -139,29 +249,108 @@ void SparseSide<R>::solve(const BlockRows<R>& y, BlockRows<R>& x, const SideExtr
         RowSolver<R>& solver = solvers_[static_cast<std::size_t>(omp_get_thread_num())];
         const Range rows = a_.layout().shard_rows(s);
         for (Index i = rows.begin - a_.first_row(); i < rows.end - a_.first_row(); ++i) {
+            if (heavy_.is_heavy(a_.first_row() + i)) continue;
             solver.add(row(i, extras), x.local().row(i));
         }
         solver.finish();
     });
+    if (!heavy_.none()) solve_heavy(x);
     Index first_bad = RowSolver<R>::none;
     for (const auto& solver : solvers_) first_bad = std::min(first_bad, solver.first_bad());
     check_rows(a_.comm(), first_bad, options_.axis);
     a_.comm().ledger().add_flops(half_sweep_flops(a_.local().nnz(), a_.local().rows(), x.cols()));
 }
 
+/// A heavy row's piece, its columns as rows of the buffer that it is made from.
+template <Real R>
+RowData<R> SparseSide<R>::piece(const typename HeavyRows<R>::Piece& piece) const {
+    const auto begin = static_cast<std::size_t>(piece.entries.begin);
+    const auto size = static_cast<std::size_t>(piece.entries.size());
+    const auto cols = heavy_cols_.empty() ? heavy_.columns() : heavy_cols_;
+    RowData<R> row;
+    row.index = heavy_.rows()[static_cast<std::size_t>(piece.heavy)];
+    row.cols = cols.subspan(begin, size);
+    row.values = heavy_.values().subspan(begin, size);
+    return row;
+}
+
+template <Real R>
+void SparseSide<R>::solve_heavy(BlockRows<R>& x) {
+    const Index k = x.cols();
+    const auto words = static_cast<std::size_t>((k + 1) * padded(k));
+    const auto begin = [&](const DenseMatrix<R>& y, std::span<const R> offsets) {
+        for (auto& solver : solvers_) {
+            solver.begin(y.view(), std::as_const(gram_).view(), offsets);
+        }
+    };
+    Index bad_before = RowSolver<R>::none;
+    for (const auto& solver : solvers_) bad_before = std::min(bad_before, solver.first_bad());
+    if (heavy_.remote()) begin(own_fixed_, own_offsets_);
+    AlignedVector<R> systems;
+    heavy_.sum(
+        k, options_.threads,
+        [&](const typename HeavyRows<R>::Piece& p, std::span<R> system) {
+            const auto thread = static_cast<std::size_t>(omp_get_thread_num());
+            solvers_[thread].add_entries(piece(p), {system.data(), k, k, padded(k)},
+                                         system.last(static_cast<std::size_t>(padded(k))));
+        },
+        systems);
+    heavy_residual_ = 0.0;
+    RowSolver<R>& solver = solvers_.front();
+    for (Index h = heavy_.own().begin; h < heavy_.own().end; ++h) {
+        const Index i = heavy_.rows()[static_cast<std::size_t>(h)];
+        const auto system = std::span<const R>(systems).subspan(
+            static_cast<std::size_t>(h - heavy_.own().begin) * words, words);
+        const MatrixView<const R> normal{system.data(), k, k, padded(k)};
+        const auto rhs = system.last(static_cast<std::size_t>(padded(k)));
+        const RowData<R> data = row(i - a_.first_row(), {});
+        const auto solution = x.local().row(i - a_.first_row());
+        solver.add_system(data, normal, rhs, solution);
+        solver.finish();
+        heavy_residual_ =
+            std::max(heavy_residual_, solver.system_residual(data, normal, rhs, solution));
+    }
+    solver.note_bad(bad_before);
+}
+
+/// Terms of Σ over the heavy rows' entries of their loss: one a piece.
+template <Real R>
+void SparseSide<R>::add_heavy_losses(const BlockRows<R>& x, std::vector<double>& terms) const {
+    const auto k = static_cast<std::size_t>(x.cols());
+    std::vector<R> mine;
+    for (Index h = heavy_.own().begin; h < heavy_.own().end; ++h) {
+        const auto from =
+            x.local().row(heavy_.rows()[static_cast<std::size_t>(h)] - a_.first_row());
+        mine.insert(mine.end(), from.begin(), from.end());
+    }
+    Index first = heavy_.own().begin;
+    if (heavy_.remote()) {
+        mine = a_.comm().all_gather(std::span<const R>(mine));
+        first = 0;
+    }
+    const DenseMatrix<R>& y = heavy_.remote() ? own_fixed_ : fixed_;
+    const auto& offsets = heavy_.remote() ? own_offsets_ : offsets_;
+    std::vector<R> scores;
+    for (const auto& p : heavy_.pieces()) {
+        const RowData<R> data = piece(p);
+        const auto factors =
+            std::span<const R>(mine).subspan(static_cast<std::size_t>(p.heavy - first) * k, k);
+        scores.resize(data.cols.size());
+        score_entries<R>(y.view(), offsets, data.cols, factors, scores);
+        terms.push_back(entry_losses<R>(options_.problem, data, scores));
+        terms.push_back(0.0);
+    }
+}
+
 template <Real R>
 void SparseSide<R>::score_row(const RowData<R>& row, std::span<const R> x, std::span<R> out) const {
-    gather_dots<R>(fixed_.view(), row.cols, x, out);
-    if (offsets_.empty()) return;
-    for (std::size_t e = 0; e < out.size(); ++e) {
-        out[e] += offsets_[static_cast<std::size_t>(row.cols[e])];
-    }
+    score_entries<R>(fixed_.view(), offsets_, row.cols, x, out);
 }
 
 template <Real R>
 void SparseSide<R>::scores(const BlockRows<R>& x, std::span<R> out) const {
     const CsrView<R> rows = a_.local().view();
-    RANKFOLD_EXPECT(out.size() == static_cast<std::size_t>(a_.local().nnz()));
+    RANKFOLD_EXPECT(out.size() == static_cast<std::size_t>(a_.local().nnz()) && !heavy_.remote());
     for_each_shard(a_.shards(), options_.threads, [&](Index s) {
         const Range range = a_.layout().shard_rows(s);
         for (Index i = range.begin - a_.first_row(); i < range.end - a_.first_row(); ++i) {
@@ -175,30 +364,23 @@ void SparseSide<R>::scores(const BlockRows<R>& x, std::span<R> out) const {
 template <Real R>
 SideLoss SparseSide<R>::losses(const BlockRows<R>& x, const SideExtras<R>& extras) const {
     std::vector<double> terms(static_cast<std::size_t>(2 * a_.shards().size()));
-    const RowProblem& problem = options_.problem;
     for_each_shard(a_.shards(), options_.threads, [&](Index s) {
         const Range rows = a_.layout().shard_rows(s);
         SideLoss sum;
         std::vector<R> scores;
         for (Index i = rows.begin - a_.first_row(); i < rows.end - a_.first_row(); ++i) {
             const RowData<R> data = row(i, extras);
+            sum.ridge += row_ridge(data, x.local().row(i));
+            if (heavy_.is_heavy(a_.first_row() + i)) continue;
             scores.resize(data.cols.size());
             score_row(data, x.local().row(i), scores);
-            for (std::size_t e = 0; e < scores.size(); ++e) {
-                const auto v = static_cast<double>(data.values[e]);
-                const double c =
-                    data.confidences.empty() ? 1.0 : static_cast<double>(data.confidences[e]);
-                const double b = data.targets.empty() ? c * problem.target(v)
-                                                      : static_cast<double>(data.targets[e]);
-                sum.entries +=
-                    problem.entry_loss(v, c * problem.weight(v), b, static_cast<double>(scores[e]));
-            }
-            sum.ridge += row_ridge(data, x.local().row(i));
+            sum.entries += entry_losses<R>(options_.problem, data, scores);
         }
         const auto at = static_cast<std::size_t>(2 * (s - a_.shards().begin));
         terms[at] = sum.entries;
         terms[at + 1] = sum.ridge;
     });
+    if (!heavy_.none()) add_heavy_losses(x, terms);
     double sums[2];
     reproducible_sum(a_.comm(), terms, sums);
     return {sums[0], sums[1]};
@@ -214,11 +396,12 @@ double SparseSide<R>::certificate(const BlockRows<R>& x, const SideExtras<R>& ex
         const auto thread = static_cast<std::size_t>(omp_get_thread_num());
         const Range rows = a_.layout().shard_rows(s);
         for (Index i = rows.begin - a_.first_row(); i < rows.end - a_.first_row(); ++i) {
+            if (heavy_.is_heavy(a_.first_row() + i)) continue;
             largest[thread] = std::max(largest[thread], solvers_[thread].relative_residual(
                                                             row(i, extras), x.local().row(i)));
         }
     });
-    return a_.comm().all_reduce(std::ranges::max(largest), Reduce::max);
+    return a_.comm().all_reduce(std::max(std::ranges::max(largest), heavy_residual_), Reduce::max);
 }
 
 template <Real R>

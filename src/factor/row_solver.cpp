@@ -59,10 +59,30 @@ void RowSolver<R>::add(const RowData<R>& row, std::span<R> x) {
     }
     if (options_.solver == Solver::cholesky) {
         const auto slot = static_cast<Index>(pending_.size());
-        assemble(row, batch_.matrix(slot), batch_.vector(slot));
+        start_system(row, batch_.matrix(slot), batch_.vector(slot));
+        add_entries(row, batch_.matrix(slot), batch_.vector(slot));
     }
+    take(row, x);
+}
+
+template <Real R>
+void RowSolver<R>::take(const RowData<R>& row, std::span<R> x) {
     pending_.push_back({row, x});
     if (static_cast<Index>(pending_.size()) == batch_.capacity()) finish();
+}
+
+template <Real R>
+void RowSolver<R>::add_system(const RowData<R>& row, MatrixView<const R> normal,
+                              std::span<const R> rhs, std::span<R> x) {
+    RANKFOLD_EXPECT(options_.solver == Solver::cholesky);
+    const auto slot = static_cast<Index>(pending_.size());
+    const MatrixView<R> to = batch_.matrix(slot);
+    start_system(row, to, batch_.vector(slot));
+    for (Index i = 0; i < k_; ++i) {
+        for (Index j = i; j < k_; ++j) to(i, j) += normal(i, j);
+        batch_.vector(slot)[static_cast<std::size_t>(i)] += rhs[static_cast<std::size_t>(i)];
+    }
+    take(row, x);
 }
 
 template <Real R>
@@ -105,8 +125,10 @@ double RowSolver<R>::ridge(const RowData<R>& row) const {
     return problem_.row_lambda(row.count) + (row.prior.empty() ? 0.0 : problem_.prior_weight);
 }
 
+/// What of a row's system does not come from its entries.
 template <Real R>
-void RowSolver<R>::assemble(const RowData<R>& row, MatrixView<R> normal, std::span<R> rhs) {
+void RowSolver<R>::start_system(const RowData<R>& row, MatrixView<R> normal,
+                                std::span<R> rhs) const {
     for (Index i = 0; i < k_; ++i) {
         R* const to = normal.data + i * normal.ld;
         if (problem_.alpha0 != 0.0) {
@@ -121,6 +143,10 @@ void RowSolver<R>::assemble(const RowData<R>& row, MatrixView<R> normal, std::sp
     for (std::size_t f = 0; f < rhs.size(); ++f) {
         rhs[f] = row.prior.empty() ? R{0} : mu * row.prior[f];
     }
+}
+
+template <Real R>
+void RowSolver<R>::add_entries(const RowData<R>& row, MatrixView<R> normal, std::span<R> rhs) {
     const bool weighted = problem_.w1 != 0.0 || problem_.w0 != 1.0 || !row.confidences.empty();
     const std::span<R> padded_rhs(rhs.data(), static_cast<std::size_t>(padded(k_)));
     for (std::size_t done = 0; done < row.cols.size();) {
@@ -196,6 +222,31 @@ double RowSolver<R>::relative_residual(const RowData<R>& row, std::span<const R>
     add_normal_product(row, true, zero, rhs);
     const R size = square<R>(rhs);
     return size > R{0} ? std::sqrt(static_cast<double>(square<R>(gradient) / size)) : 0.0;
+}
+
+template <Real R>
+double RowSolver<R>::system_residual(const RowData<R>& row, MatrixView<const R> normal,
+                                     std::span<const R> rhs, std::span<const R> x) const {
+    const auto at = [](std::span<const R> v, Index i) {
+        return static_cast<double>(v[static_cast<std::size_t>(i)]);
+    };
+    double residual = 0.0;
+    double size = 0.0;
+    for (Index i = 0; i < k_; ++i) {
+        double b = at(rhs, i);
+        if (!row.prior.empty()) b += problem_.prior_weight * at(row.prior, i);
+        double g = b - ridge(row) * at(x, i);
+        for (Index j = 0; j < k_; ++j) {
+            const Index low = std::min(i, j);
+            const Index high = std::max(i, j);
+            double n = static_cast<double>(normal(low, high));
+            if (problem_.alpha0 != 0.0) n += static_cast<double>(gram_(low, high));
+            g -= n * at(x, j);
+        }
+        residual += g * g;
+        size += b * b;
+    }
+    return size > 0.0 ? std::sqrt(residual / size) : 0.0;
 }
 
 /// The Newton system of some factors of a row, with its other factors held.

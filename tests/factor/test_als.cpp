@@ -263,6 +263,63 @@ TYPED_TEST(Als, HasTheSameDigestOnAnyRankAndThreadCount) {
     EXPECT_EQ(one.history.rows, many.history.rows);
 }
 
+TYPED_TEST(Als, EveryExchangeGivesTheSameBitsAndTheChosenOneSendsLeast) {
+    using R = TypeParam;
+    const auto a = small_matrix(150, 90, 0.3, true);
+    Ledger alone_ledger;
+    const Communicator alone(MPI_COMM_SELF, alone_ledger);
+    for (const AlsOptions& objective : objectives()) {
+        AlsOptions options = objective;
+        options.sweeps = 2;
+        options.heavy = 30;
+        auto one = als(distribute<R>(alone, a), options, Steering{});
+        options.threads = 2;
+        for (const Exchange exchange :
+             {Exchange::automatic, Exchange::all, Exchange::needed, Exchange::reduced}) {
+            options.exchange = exchange;
+            auto many = als(distribute<R>(this->comm, a), options, Steering{});
+            EXPECT_EQ(digest(alone, one.tensors()), digest(this->comm, many.tensors()));
+            EXPECT_EQ(one.history.rows, many.history.rows);
+        }
+        options.heavy.reset();
+        EXPECT_NEAR(als(distribute<R>(this->comm, a), options, Steering{}).history.rows[1][1],
+                    one.history.rows[1][1], this->tolerance * one.history.rows[1][1]);
+    }
+}
+
+TYPED_TEST(Als, ExchangesSendWhatWasPredictedAndTheLeastIsChosen) {
+    using R = TypeParam;
+    const auto a = distribute<R>(this->comm, small_matrix(300, 40, 0.1, true));
+    const auto transposed = transpose(a);
+    const AlsOptions options{.k = 6, .implicit = true};
+    BlockRows<R> x(this->comm, a.layout(), options.k);
+    BlockRows<R> y(this->comm, transposed.layout(), options.k);
+    y.local().fill(R{1});
+    const auto measured = [&](Exchange exchange) {
+        SparseSide<R> side(
+            a, {.problem = row_problem(options, 0.0, a.cols()), .exchange = exchange, .heavy = 4},
+            transposed.layout(), options.k, &transposed);
+        const auto sent = [&] {
+            double bytes = 0.0;
+            for (const auto& phase : this->ledger.phases()) {
+                if (phase.name.starts_with("als exchange") || phase.name == "als partial sums") {
+                    bytes += phase.bytes_sent;
+                }
+            }
+            return bytes;
+        };
+        const double before = sent();
+        side.solve(y, x);
+        const auto bytes = double(this->comm.all_reduce(Index(sent() - before), Reduce::sum));
+        const auto at = static_cast<std::size_t>(side.exchange()) - 1;
+        EXPECT_EQ(bytes, side.exchange_bytes().at(at));
+        return bytes;
+    };
+    const double least = std::min(
+        {measured(Exchange::all), measured(Exchange::needed), measured(Exchange::reduced)});
+    EXPECT_EQ(measured(Exchange::automatic), least);
+}
+
 TYPED_TEST(Als, WorksWithMoreRanksThanRowsAndMoreFactorsThanColumns) {
     using R = TypeParam;
     const auto a = small_matrix(2, 1, 1.0, false);

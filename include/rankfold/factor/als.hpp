@@ -5,7 +5,7 @@
 
 #include <rankfold/dist/factors.hpp>
 #include <rankfold/dist/steering.hpp>
-#include <rankfold/factor/row_solver.hpp>
+#include <rankfold/factor/half_sweep.hpp>
 
 namespace rankfold {
 
@@ -24,6 +24,8 @@ struct AlsOptions {
     Centering centering = Centering::mean;      ///< explicit only
     bool biases = false;                        ///< explicit, sparse: fit row and column biases
     SolverOptions solver{};
+    Exchange exchange = Exchange::automatic;
+    std::optional<Index> heavy{};  ///< entries above which a row is heavy; none: 64 a shard
     bool exact_last = false;       ///< the last sweep by Cholesky, whatever the solver
     double start_deviation = 0.1;  ///< of the normal start values of the columns
     std::uint64_t seed = 1;

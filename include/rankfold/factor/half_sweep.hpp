@@ -6,7 +6,7 @@
 #include <vector>
 
 #include <rankfold/dist/row_exchange.hpp>
-#include <rankfold/factor/row_solver.hpp>
+#include <rankfold/factor/heavy_rows.hpp>
 
 namespace rankfold {
 
@@ -47,6 +47,14 @@ struct SideExtras {
     const BlockRows<R>* prior = nullptr;  ///< p, laid out like the rows
 };
 
+/// How the fixed side reaches those who need it; all give the same bits.
+enum class Exchange {
+    automatic,  ///< the one that sends least
+    all,        ///< every rank gets all factor rows
+    needed,     ///< every rank gets the factor rows of its columns
+    reduced,    ///< the same, but heavy rows' normal equations are summed where the factors live
+};
+
 /// What a side is beside its matrix.
 struct SideOptions {
     RowProblem problem;
@@ -56,6 +64,10 @@ struct SideOptions {
     bool biases = false;
     Index threads = 1;
     const char* axis = "row";  ///< "row" or "column", for messages
+    Exchange exchange = Exchange::automatic;
+    /// Rows with more entries are heavy (see HeavyRows); none: no row is. For Solver::cholesky and
+    /// entries without confidences and targets of their own.
+    std::optional<Index> heavy{};
 };
 
 /// One side's factors as a SparseSide wants them: with biases, these are one column more. Without,
@@ -82,10 +94,16 @@ private:
 template <Real R>
 class SparseSide {
 public:
-    /// @param fixed  layout of the other side's factors
-    /// @param k      columns of x and y
+    /// @param fixed       layout of the other side's factors
+    /// @param k           columns of x and y
+    /// @param transposed  Aᵀ with that layout: what Exchange::reduced works on; or nullptr
     SparseSide(const BlockRowCsr<R>& a, const SideOptions& options, const ShardLayout& fixed,
-               Index k);
+               Index k, const BlockRowCsr<R>* transposed = nullptr);
+
+    /// The scheme in use, and the bytes that all ranks send in a half sweep under each of
+    /// all, needed, reduced (only what could be chosen).
+    [[nodiscard]] Exchange exchange() const noexcept { return options_.exchange; }
+    [[nodiscard]] const std::vector<double>& exchange_bytes() const noexcept { return bytes_; }
 
     /// x ← argmin with y fixed, or nearer to it (see Solver), from the present x.
     /// @throws Error (Fault::check), agreed: a row's system is not positive definite (its index)
@@ -114,10 +132,23 @@ private:
     [[nodiscard]] double row_ridge(const RowData<R>& row, std::span<const R> x) const;
     void score_row(const RowData<R>& row, std::span<const R> x, std::span<R> out) const;
 
+    void choose_exchange(const ShardLayout& fixed, Index k, const BlockRowCsr<R>* transposed);
+    [[nodiscard]] std::vector<Index> needed_rows(bool heavy_too) const;
+    void solve_heavy(BlockRows<R>& x);
+    [[nodiscard]] RowData<R> piece(const typename HeavyRows<R>::Piece& piece) const;
+    void add_heavy_losses(const BlockRows<R>& x, std::vector<double>& terms) const;
+
     const BlockRowCsr<R>& a_;
     SideOptions options_;
+    HeavyRows<R> heavy_;
     RowExchange exchange_;
-    DenseMatrix<R> fixed_;               // the fixed side's rows, as gathered
+    std::vector<double> bytes_;
+    std::vector<ColIndex> cols_;        // columns of the entries as rows of fixed_, unless all
+    std::vector<ColIndex> heavy_cols_;  // the same of the heavy rows' pieces
+    DenseMatrix<R> fixed_;              // the fixed side's rows, as gathered
+    DenseMatrix<R> own_fixed_;          // this rank's, where heavy rows' pieces are made of them
+    std::vector<R> own_offsets_;
+    double heavy_residual_ = 0.0;        // the certificate of this rank's heavy rows
     std::vector<R> offsets_;             // with biases: theirs, where fixed_ has ones now
     DenseMatrix<R> gram_;                // α0 YᵀY of the last solve()
     std::vector<RowSolver<R>> solvers_;  // one a thread

@@ -1,6 +1,7 @@
 // Solves the rows of one side of an alternation.
 #pragma once
 
+#include <algorithm>
 #include <array>
 #include <limits>
 #include <optional>
@@ -43,6 +44,17 @@ public:
     ///                 empty
     void begin(MatrixView<const R> y, MatrixView<const R> gram, std::span<const R> offsets);
 
+    /// Adds the entries' part of a row's system, Σ w y yᵀ and Σ b y, to N and r. Any thread's
+    /// solver gives the same bits.
+    /// @param normal  k x k upper triangle, ld >= padded(k)
+    /// @param rhs     padded(k) elements
+    void add_entries(const RowData<R>& row, MatrixView<R> normal, std::span<R> rhs);
+
+    /// Takes a row whose entries' part is known, exact whatever the solver.
+    /// @pre Solver::cholesky
+    void add_system(const RowData<R>& row, MatrixView<const R> normal, std::span<const R> rhs,
+                    std::span<R> x);
+
     /// Takes one row. x (k elements, the start of the iterative solvers) holds the solution after
     /// finish(); for a row without entries and prior it is zero.
     void add(const RowData<R>& row, std::span<R> x);
@@ -51,6 +63,13 @@ public:
 
     /// ‖gradient‖ / ‖right-hand side‖ of a row at x; 0 if nothing is given of it.
     [[nodiscard]] double relative_residual(const RowData<R>& row, std::span<const R> x);
+
+    /// The same where the entries' part of the system is known.
+    [[nodiscard]] double system_residual(const RowData<R>& row, MatrixView<const R> normal,
+                                         std::span<const R> rhs, std::span<const R> x) const;
+
+    /// Remembers a row that another begin() found bad.
+    void note_bad(Index row) { first_bad_ = std::min(first_bad_, row); }
 
     /// The least index of a row since begin() whose matrix was not positive definite, or none.
     static constexpr Index none = std::numeric_limits<Index>::max();
@@ -64,7 +83,8 @@ private:
 
     void weigh(const RowData<R>& row, std::size_t first, std::size_t count);
     [[nodiscard]] double ridge(const RowData<R>& row) const;
-    void assemble(const RowData<R>& row, MatrixView<R> normal, std::span<R> rhs);
+    void start_system(const RowData<R>& row, MatrixView<R> normal, std::span<R> rhs) const;
+    void take(const RowData<R>& row, std::span<R> x);
     void solve_cg(const RowData<R>& row, std::span<R> x);
     void add_normal_product(const RowData<R>& row, bool residual, std::span<const R> x,
                             std::span<R> out);

@@ -50,6 +50,10 @@ void AlsSettings::declare_others(Options& options) {
                 "cg: a row is done when its residual has shrunk by this factor",
                 Accept::at_least(0));
     options.add("block", als.solver.block, "subspace: factors in a block", Accept::at_least(1));
+    options.add("exchange", exchange,
+                "How factors reach other ranks: all of them, those needed, or those needed and "
+                "partial normal equations of rows with many entries; auto: what sends least",
+                Accept::one_of({"auto", "all", "needed", "reduced"}));
     options.add("exact-last", als.exact_last, "The last sweep exactly, whatever the solver");
     options.add("start-deviation", als.start_deviation,
                 "Standard deviation of the column factors' start", Accept::above(0));
@@ -60,6 +64,10 @@ AlsOptions AlsSettings::resolved(const CommonOptions& common) const {
     options.seed = static_cast<std::uint64_t>(common.seed);
     options.threads = common.threads;
     options.centering = centering == "mean" ? Centering::mean : Centering::none;
+    options.exchange = exchange == "all"       ? Exchange::all
+                       : exchange == "needed"  ? Exchange::needed
+                       : exchange == "reduced" ? Exchange::reduced
+                                               : Exchange::automatic;
     options.solver.solver = solver == "cg"         ? Solver::cg
                             : solver == "subspace" ? Solver::subspace
                                                    : Solver::cholesky;

@@ -15,6 +15,7 @@ struct AlsSettings {
     std::string centering = "mean";
     std::string solver = "cholesky";
     std::string preset = "none";
+    std::string exchange = "auto";
 
     /// Options of which `tune` takes lists: k, λ, ν, α, α0.
     void declare_grid(Options& options);

@@ -18,6 +18,7 @@ namespace {
 
 struct BenchCommand {
     std::string part;
+    std::string solver;
     std::optional<std::string> problem;
     std::optional<Index> rows;
     std::optional<Index> cols;
@@ -25,7 +26,6 @@ struct BenchCommand {
     AlsOptions als;
     SvdBenchOptions svd;
     std::optional<Index> factors;
-    std::string solver = "hals";
     Index inner_passes = 1;
     Index sweeps = 10;
     std::vector<Index> layers{784, 1024, 1024, 10};
@@ -130,6 +130,8 @@ BenchResult measure(Run& run, const BenchCommand& o) {
         AlsOptions als = o.als;
         als.k = o.factors.value_or(als.k);
         als.threads = run.common.threads;
+        if (o.solver == "cg") als.solver.solver = Solver::cg;
+        if (o.solver == "subspace") als.solver.solver = Solver::subspace;
         return bench_als<R>(run.comm,
                             {.rows = o.rows.value_or(138493),
                              .cols = o.cols.value_or(26744),
@@ -202,7 +204,8 @@ Action declare_bench(Options& options) {
     options.add("tolerance", o->svd.svd.tolerance, "svd: of the residuals", Accept::above(0));
     options.add("block", o->svd.svd.block, "svd: columns of a block; 0 for what suits the matrix",
                 Accept::between(0, 4096));
-    options.add("solver", o->solver, "nmf: hals or mu", Accept::one_of({"hals", "mu"}));
+    options.add("solver", o->solver, "als: cholesky, cg or subspace; nmf: hals or mu",
+                Accept::one_of({"", "cholesky", "cg", "subspace", "hals", "mu"}));
     options.add("inner-passes", o->inner_passes, "nmf: passes of HALS at most",
                 Accept::at_least(1));
     options.add("sweeps", o->sweeps, "nmf: sweeps in one measurement", Accept::at_least(1));
