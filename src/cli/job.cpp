@@ -63,20 +63,23 @@ struct Stage {
 const std::string each_mark = "{each}";
 
 /// `text` with the turn's value for {each}.
-std::string filled_in(std::string text, const std::optional<Turn>& turn) {
+std::string filled_in(const std::string& text, const std::optional<Turn>& turn) {
     if (!turn || turn->seed) return text;
-    for (auto at = text.find(each_mark); at != std::string::npos; at = text.find(each_mark, at)) {
-        text.replace(at, each_mark.size(), turn->value);
-        at += turn->value.size();
+    std::string filled;
+    std::size_t begin = 0;
+    for (auto at = text.find(each_mark); at != std::string::npos;
+         at = text.find(each_mark, begin)) {
+        filled.append(text, begin, at - begin).append(turn->value);
+        begin = at + each_mark.size();
     }
-    return text;
+    return filled.append(text, begin, std::string::npos);
 }
 
 /// "out/als.h5" → "out/als-seed3.h5", or "out/als-3.h5" unless {each} stands in it.
 std::string output_of(const std::string& path, const std::optional<Turn>& turn) {
     if (!turn) return path;
     if (const std::string filled = filled_in(path, turn); filled != path) return filled;
-    const std::string mark = (turn->seed ? "-seed" : "-") + turn->value;
+    const std::string mark = fmt::format("-{}{}", turn->seed ? "seed" : "", turn->value);
     const bool file = path.ends_with(".h5");
     return file ? path.substr(0, path.size() - 3) + mark + ".h5" : path + mark;
 }

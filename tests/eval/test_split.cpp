@@ -123,8 +123,12 @@ TEST_F(Split, TheLastEntryOfARowIsThatOfTheGreatestTimeAndColumn) {
         const auto validation = parts.validation->local().view().row_cols(i);
         EXPECT_EQ(test.size(), order.size() >= 2 ? 1U : 0U);
         EXPECT_EQ(validation.size(), order.size() >= 3 ? 1U : 0U);
-        if (test.size() == 1) EXPECT_EQ(test[0], order[0].second);
-        if (validation.size() == 1) EXPECT_EQ(validation[0], order[1].second);
+        if (test.size() == 1) {
+            EXPECT_EQ(test[0], order[0].second);
+        }
+        if (validation.size() == 1) {
+            EXPECT_EQ(validation[0], order[1].second);
+        }
     }
 }
 

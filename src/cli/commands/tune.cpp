@@ -305,7 +305,8 @@ void read_settings(Run& run, TuneCommand& o, const Options& given) {
         }
     }
     static_cast<void>(table.parse(arguments));
-    for (const auto& [name, value] : table.resolved().items()) run.options[name] = value;
+    const auto resolved = table.resolved();
+    for (const auto& [name, value] : resolved.items()) run.options[name] = value;
 }
 
 }  // namespace
