@@ -286,7 +286,8 @@ std::vector<std::pair<std::string, std::string>> flat_settings(const std::string
         std::string joined;
         if (const auto* list = value.as_array()) {
             for (const auto& item : *list) {
-                joined += (joined.empty() ? "" : ",") + value_text(item, file + ", " + name);
+                if (!joined.empty()) joined += ',';
+                joined += value_text(item, file + ", " + name);
             }
         } else {
             joined = value_text(value, file + ", " + name);
