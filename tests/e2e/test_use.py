@@ -126,7 +126,7 @@ class WarmStart(ProgramTest):
         found = {}
         for name, start in (("cold", []), ("warm", ["--init", "f.h5"])):
             self.run_program("als", "all.h5", "--factors", 3, "--sweeps", 1, *start, "--out",
-                             f"{name}.h5", "--report", "report.json", ranks=2)
+                             f"{name}.h5", "--report", "report.json", "--force", ranks=2)
             found[name] = self.report()["result"]["objective"][-1]["value"]
         self.assertLess(found["warm"], found["cold"])
 
@@ -224,7 +224,7 @@ class Tune(ProgramTest):
         best = self.report()["result"]["best"]
         digest = self.report()["digest"]
         self.run_program("als", "a.h5", "--factors", int(best["factors"]), "--lambda", 0.1,
-                         *options, "--out", "f.h5", "--report", "report.json")
+                         *options, "--out", "f.h5", "--report", "report.json", "--force")
         self.assertEqual(self.report()["digest"], digest)
 
     def test_what_cannot_be_tuned_is_refused(self):
