@@ -22,16 +22,18 @@ constexpr Index tile_vectors = HWY_TARGET == HWY_AVX3 || HWY_TARGET == HWY_AVX3_
 template <class R>
 using Tag = hn::CappedTag<R, 64 / sizeof(R)>;
 
-/// Puts the columns of a vector of scores that are above the threshold behind the others.
+/// Puts the columns of a vector of scores that are above the threshold behind the others. Whole
+/// vectors are stored: a store that compresses costs some processors a hundred cycles.
 template <class R>
 HWY_INLINE Index append(hn::Vec<Tag<R>> score, hn::Mask<Tag<R>> above, Index first, R* scores,
                         typename TopSelection<R>::Column* cols, Index count) {
     const Tag<R> d;
     const hn::RebindToSigned<Tag<R>> di;
     using Column = typename TopSelection<R>::Column;
-    hn::CompressStore(hn::Iota(di, static_cast<Column>(first)), hn::RebindMask(di, above), di,
-                      cols + count);
-    return count + static_cast<Index>(hn::CompressStore(score, above, d, scores + count));
+    const auto places = hn::Iota(di, static_cast<Column>(first));
+    hn::StoreU(hn::Compress(places, hn::RebindMask(di, above)), di, cols + count);
+    hn::StoreU(hn::Compress(score, above), d, scores + count);
+    return count + static_cast<Index>(hn::CountTrue(d, above));
 }
 
 /// Scores ROWS rows with VECS vectors of a panel's columns, from `at` on.
@@ -153,8 +155,9 @@ Index drop_least_impl(R* scores, typename TopSelection<R>::Column* cols, Index n
         const auto score = hn::LoadU(d, scores + i);
         const auto col = hn::LoadU(di, cols + i);
         const auto stays = hn::Gt(score, least);
-        hn::CompressStore(col, hn::RebindMask(di, stays), di, cols + kept);
-        kept += static_cast<Index>(hn::CompressStore(score, stays, d, scores + kept));
+        hn::StoreU(hn::Compress(col, hn::RebindMask(di, stays)), di, cols + kept);
+        hn::StoreU(hn::Compress(score, stays), d, scores + kept);
+        kept += static_cast<Index>(hn::CountTrue(d, stays));
     }
     for (; i < n; ++i) {
         if (!(scores[i] > bound)) continue;
@@ -200,7 +203,7 @@ PackedColumns<R>::PackedColumns(MatrixView<const R> y, std::span<const R> offset
 
 namespace {
 
-constexpr Index widest_vector = 64;  // bytes; a compressing store may write all of it
+constexpr Index widest_vector = 64;  // bytes; whole ones are stored behind the last candidate
 
 }  // namespace
 
