@@ -156,7 +156,7 @@ void number_words(const Communicator& comm, const ImportOptions& options,
                 ++left_out;
                 continue;
             }
-            entries.push_back({word.row, static_cast<ColIndex>(at), word.value, 0});
+            entries.push_back({word.row, static_cast<ColIndex>(at), 0, word.value, 0});
         }
         part = {};
         collected.entries.push_back(std::move(entries));
