@@ -1,8 +1,10 @@
 #include <rankfold/cli/job.hpp>
 
 #include <algorithm>
+#include <fstream>
 #include <map>
 #include <set>
+#include <sstream>
 
 #include <fmt/format.h>
 
@@ -15,7 +17,7 @@ namespace rankfold::cli {
 
 namespace {
 
-const std::set<std::string> stage_keys{"command", "name", "seeds"};
+const std::set<std::string> stage_keys{"command", "name", "seeds", "each"};
 
 /// The option by which a command is told where to write, if it always writes.
 std::string output_option(const std::string& command) {
@@ -23,7 +25,7 @@ std::string output_option(const std::string& command) {
     const bool writes = command == "import" || command == "generate" || command == "als" ||
                         command == "mlp" || command == "deepmf" || command == "compress" ||
                         command == "hybrid" || command == "fold-in" || command == "svd" ||
-                        command == "nmf";
+                        command == "nmf" || command == "tune";
     return writes ? "out" : "";
 }
 
@@ -36,21 +38,66 @@ std::string value_text(const toml::node& value, const std::string& where) {
     throw input_error(where, ": the value must be text, a number, true, false, or a list of these");
 }
 
+/// How often a stage runs: once, or for every value of a list.
+struct Repeats {
+    bool seeds = false;               // the values are seeds; else they stand for {each}
+    std::vector<std::string> values;  // empty: once, with the common seed
+
+    friend bool operator==(const Repeats&, const Repeats&) = default;
+};
+
+/// One of a stage's runs.
+struct Turn {
+    bool seed;
+    std::string value;
+};
+
 struct Stage {
     std::string name;
     std::string command;
-    std::vector<Index> seeds;  // empty: run once with the common seed
-    std::string output;        // the value of the output option
+    Repeats repeats;
+    std::string output;  // the value of the output option
     std::vector<std::pair<std::string, std::vector<std::string>>> values;  // key, one or more
     std::set<std::string> lists;                                           // keys given as lists
 };
 
-/// "out/als.h5" → "out/als-seed3.h5"
-std::string seeded(const std::string& path, std::optional<Index> seed) {
-    if (!seed) return path;
-    const std::string mark = fmt::format("-seed{}", *seed);
+const std::string each_mark = "{each}";
+
+/// `text` with the turn's value for {each}.
+std::string filled_in(const std::string& text, const std::optional<Turn>& turn) {
+    if (!turn || turn->seed) return text;
+    std::string filled;
+    std::size_t begin = 0;
+    for (auto at = text.find(each_mark); at != std::string::npos;
+         at = text.find(each_mark, begin)) {
+        filled.append(text, begin, at - begin).append(turn->value);
+        begin = at + each_mark.size();
+    }
+    return filled.append(text, begin, std::string::npos);
+}
+
+/// "out/als.h5" → "out/als-seed3.h5", or "out/als-3.h5" unless {each} stands in it.
+std::string output_of(const std::string& path, const std::optional<Turn>& turn) {
+    if (!turn) return path;
+    if (const std::string filled = filled_in(path, turn); filled != path) return filled;
+    const std::string mark = fmt::format("-{}{}", turn->seed ? "seed" : "", turn->value);
     const bool file = path.ends_with(".h5");
     return file ? path.substr(0, path.size() - 3) + mark + ".h5" : path + mark;
+}
+
+/// What `seeds` or `each` of a stage says.
+void read_repeats(const std::string& key, const toml::node& value, const std::string& where,
+                  Repeats& repeats) {
+    const auto* list = value.as_array();
+    const bool seeds = key == "seeds";
+    if (list == nullptr || list->empty() || (seeds && !list->is_homogeneous<int64_t>())) {
+        throw input_error(where, ": ", key, " must be a list", seeds ? " of integers" : "");
+    }
+    if (!repeats.values.empty()) {
+        throw input_error(where, ": give seeds or each, not both");
+    }
+    repeats.seeds = seeds;
+    for (const auto& item : *list) repeats.values.push_back(value_text(item, where + "." + key));
 }
 
 Stage read_stage(const toml::table& table, const std::string& file, const std::string& folder,
@@ -77,13 +124,7 @@ Stage read_stage(const toml::table& table, const std::string& file, const std::s
     }
     for (const auto& [key, value] : table) {
         const std::string name(key.str());
-        if (name == "seeds") {
-            const auto* list = value.as_array();
-            if (list == nullptr || list->empty() || !list->is_homogeneous<int64_t>()) {
-                throw input_error(where, ": seeds must be a list of integers");
-            }
-            for (const auto& seed : *list) stage.seeds.push_back(seed.as_integer()->get());
-        }
+        if (name == "seeds" || name == "each") read_repeats(name, value, where, stage.repeats);
         if (stage_keys.contains(name)) continue;
         std::vector<std::string> texts;
         if (const auto* list = value.as_array()) {
@@ -130,12 +171,12 @@ const Stage& referenced(const std::string& reference, const std::vector<Stage>& 
 
 /// A value with a reference replaced by the file that it means.
 std::string resolve(const std::string& value, const std::vector<Stage>& stages,
-                    const std::string& where, std::optional<Index> seed) {
+                    const std::string& where, const std::optional<Turn>& turn) {
     if (!value.starts_with("@")) return value;
     std::string part;
     const Stage& stage = referenced(value, stages, where, part);
-    const auto own_seed = stage.seeds.empty() ? std::nullopt : seed;
-    const std::string output = seeded(stage.output, own_seed);
+    const std::string output =
+        output_of(stage.output, stage.repeats.values.empty() ? std::nullopt : turn);
     if (stage.command == "split") {
         if (part.empty()) {
             throw input_error(where, ": ", value, " has several parts; say ", value, ".train or ",
@@ -148,8 +189,9 @@ std::string resolve(const std::string& value, const std::vector<Stage>& stages,
 }
 
 std::vector<std::string> arguments_of(const Stage& stage, const std::vector<Stage>& earlier,
-                                      const std::string& where, std::optional<Index> seed,
+                                      const std::string& where, const std::optional<Turn>& turn,
                                       const std::vector<std::string>& common) {
+    const bool seed = turn && turn->seed;
     Options options(stage.command, "");
     const Action owner = command_named(stage.command).declare(options);  // of the bound variables
     CommonOptions common_options;
@@ -167,19 +209,23 @@ std::vector<std::string> arguments_of(const Stage& stage, const std::vector<Stag
         if (own || !fits || (seed && name == "seed")) continue;
         std::string text = argument;
         if (const auto mark = text.find("@stage"); mark != std::string::npos) {
-            text.replace(mark, 6, seeded(stage.name, seed));
+            text.replace(mark, 6, output_of(stage.name, turn));
         }
         arguments.push_back(std::move(text));
     }
-    if (seed) arguments.push_back("--seed=" + std::to_string(*seed));
+    if (seed) arguments.push_back("--seed=" + turn->value);
     const std::string output = output_option(stage.command);
     for (const auto& [key, texts] : stage.values) {
         if (std::ranges::find(known, key) == known.end()) {
             throw input_error(where, ": there is no option ", key, did_you_mean(key, known));
         }
         std::vector<std::string> resolved;
-        for (const auto& text : texts) resolved.push_back(resolve(text, earlier, where, seed));
-        if (seed && (key == output || key == "out")) resolved.front() = seeded(texts.front(), seed);
+        for (const auto& text : texts) {
+            resolved.push_back(resolve(filled_in(text, turn), earlier, where, turn));
+        }
+        if (turn && (key == output || key == "out")) {
+            resolved.front() = output_of(texts.front(), turn);
+        }
         if (options.is_positional(key)) {
             arguments.insert(arguments.end(), resolved.begin(), resolved.end());
         } else if (options.is_flag(key)) {
@@ -224,6 +270,48 @@ void apply_change(const std::string& change, toml::array& stages) {
 
 }  // namespace
 
+std::vector<std::pair<std::string, std::string>> flat_settings(const std::string& text,
+                                                               const std::string& file) {
+    toml::table table;
+    try {
+        table = toml::parse(text, file);
+    } catch (const toml::parse_error& error) {
+        throw input_error(file, ", line ", error.source().begin.line, ": ", error.description());
+    }
+    if (table.contains("stage")) {
+        throw input_error(file, " has [[stage]] tables: it is a job for rankfold run");
+    }
+    std::vector<std::pair<std::string, std::string>> settings;
+    for (const auto& [key, value] : table) {
+        const std::string name(key.str());
+        std::string joined;
+        if (const auto* list = value.as_array()) {
+            for (const auto& item : *list) {
+                if (!joined.empty()) joined += ',';
+                joined += value_text(item, file + ", " + name);
+            }
+        } else {
+            joined = value_text(value, file + ", " + name);
+        }
+        settings.emplace_back(name, std::move(joined));
+    }
+    return settings;
+}
+
+std::string read_job_text(const Communicator& comm, const std::string& file) {
+    std::string text;
+    comm.agree([&] {
+        if (!comm.is_root()) return;
+        std::ifstream in(file);
+        std::ostringstream all;
+        all << in.rdbuf();
+        if (!in) throw input_error("the file ", file, " cannot be read; does it exist?");
+        text = all.str();
+    });
+    comm.broadcast(text);
+    return text;
+}
+
 std::vector<StageRun> plan_job(const std::string& text, const std::string& file,
                                const std::vector<std::string>& changes,
                                const std::vector<std::string>& common, std::string& folder) {
@@ -262,27 +350,29 @@ std::vector<StageRun> plan_job(const std::string& text, const std::string& file,
                 if (!value.starts_with("@")) continue;
                 std::string part;
                 const Stage& source = referenced(value, stages, where, part);
-                if (!stage.seeds.empty() && !source.seeds.empty() && stage.seeds != source.seeds) {
-                    throw input_error(where, ": its seeds differ from those of stage ", source.name,
-                                      ", on which it depends");
+                if (!stage.repeats.values.empty() && !source.repeats.values.empty() &&
+                    stage.repeats != source.repeats) {
+                    throw input_error(where, ": its seeds (or each) differ from those of stage ",
+                                      source.name, ", on which it depends");
                 }
-                if (stage.seeds.empty()) stage.seeds = source.seeds;
+                if (stage.repeats.values.empty()) stage.repeats = source.repeats;
             }
         }
-        const auto add = [&](std::optional<Index> seed) {
-            const std::string mark = seed ? fmt::format("[seed={}]", *seed) : "";
+        const auto add = [&](const std::optional<Turn>& turn) {
+            const std::string mark =
+                turn ? fmt::format("[{}{}]", turn->seed ? "seed=" : "", turn->value) : "";
             try {
                 runs.push_back({.name = stage.name + mark,
                                 .stage = stage.name,
                                 .command = stage.command,
-                                .arguments = arguments_of(stage, stages, where, seed, common)});
+                                .arguments = arguments_of(stage, stages, where, turn, common)});
             } catch (const Error& error) {
                 const std::string message = error.what();
                 throw input_error(message.starts_with(where) ? "" : where + ": ", message);
             }
         };
-        if (stage.seeds.empty()) add(std::nullopt);
-        for (const Index seed : stage.seeds) add(seed);
+        if (stage.repeats.values.empty()) add(std::nullopt);
+        for (const auto& value : stage.repeats.values) add(Turn{stage.repeats.seeds, value});
         stages.push_back(std::move(stage));
     }
     return runs;

@@ -21,6 +21,7 @@ const std::vector<Command>& commands() {
         {"split", "Cut a matrix into training, validation and test parts", declare_split},
         {"info", "Say what is in a file, and verify it", declare_info},
         {"als", "Factorise a matrix by alternating least squares", declare_als},
+        {"tune", "Search a grid of ALS settings by a validation part", declare_tune},
         {"fold-in", "Give new rows factors beside given columns", declare_fold_in},
         {"svd", "Singular values and vectors, or principal components", declare_svd},
         {"nmf", "Factorise a matrix into nonnegative factors", declare_nmf},
@@ -32,6 +33,7 @@ const std::vector<Command>& commands() {
         {"recommend", "List the best unseen columns of rows", declare_recommend},
         {"predict", "Apply a network to the rows of a matrix", declare_predict},
         {"run", "Run the stages of a job file", declare_run},
+        {"report", "Set the reports of several runs side by side", declare_report},
         {"bench", "Measure the speed of one part on this machine", declare_bench},
     };
     return all;
@@ -106,8 +108,10 @@ void run_command(const Communicator& comm, Handover& handover, const Command& co
     }
     if (command.name != "run") {  // a chain reports for its stages
         outcome.report = run_report(run, comm.ledger());
-        run.say("");
-        run.say(phases_table(summarise_phases(comm, comm.ledger()), comm.ledger().elapsed()));
+        if (command.name != "report") {
+            run.say("");
+            run.say(phases_table(summarise_phases(comm, comm.ledger()), comm.ledger().elapsed()));
+        }
         if (!run.digest.empty()) run.say("digest " + run.digest);
     } else {
         outcome.report = std::move(run.result);

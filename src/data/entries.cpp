@@ -27,7 +27,11 @@ std::string name_of(const Names& names, Index i) {
 EntryCollector::EntryCollector(const Communicator& comm, Index rows, Index cols)
     : comm_{comm}, layout_{ShardLayout::even(rows, comm.size(), comm.size())}, cols_{cols} {}
 
-void EntryCollector::add(const std::vector<Entry>& entries) {
+void EntryCollector::add(std::vector<Entry> entries) {
+    if (comm_.size() == 1 && entries_.empty()) {
+        entries_ = std::move(entries);
+        return;
+    }
     std::vector<Index> counts(at(comm_.size()), 0);
     std::vector<int> owners;
     owners.reserve(entries.size());
@@ -47,6 +51,10 @@ void EntryCollector::add(const std::vector<Entry>& entries) {
 /// By row (counted), then by column within each row; entries at one place keep their order.
 void EntryCollector::sort() {
     const Range mine = layout_.rank_rows(comm_.rank());
+    const auto in_order = [](const Entry& a, const Entry& b) {
+        return a.row < b.row || (a.row == b.row && a.col < b.col);
+    };
+    if (std::ranges::is_sorted(entries_, in_order)) return;
     std::vector<Index> begin(at(mine.size()) + 1, 0);
     for (const Entry& e : entries_) ++begin[at(e.row - mine.begin) + 1];
     std::partial_sum(begin.begin(), begin.end(), begin.begin());
@@ -54,11 +62,18 @@ void EntryCollector::sort() {
     std::vector<Entry> sorted(entries_.size());
     for (const Entry& e : entries_) sorted[at(next[at(e.row - mine.begin)]++)] = e;
     entries_ = std::move(sorted);
+    std::vector<std::uint64_t> keys;  // column and place in the row, as one number
+    std::vector<Entry> row_before;
     for (std::size_t i = 0; i + 1 < begin.size(); ++i) {
         const auto row = std::span(entries_).subspan(at(begin[i]), at(begin[i + 1] - begin[i]));
-        if (!std::ranges::is_sorted(row, {}, &Entry::col)) {
-            std::ranges::stable_sort(row, {}, &Entry::col);
+        if (std::ranges::is_sorted(row, {}, &Entry::col)) continue;
+        keys.clear();
+        for (std::size_t e = 0; e < row.size(); ++e) {
+            keys.push_back((static_cast<std::uint64_t>(row[e].col) << 32) | e);
         }
+        std::ranges::sort(keys);
+        row_before.assign(row.begin(), row.end());
+        for (std::size_t e = 0; e < row.size(); ++e) row[e] = row_before[keys[e] & 0xffffffffU];
     }
 }
 
@@ -71,6 +86,7 @@ Index EntryCollector::merge(Duplicates rule) {
             one.value =
                 rule == Duplicates::last ? entries_[e].value : one.value + entries_[e].value;
             one.time = entries_[e].time;
+            one.fold = entries_[e].fold;
             ++count;
         }
         if (rule == Duplicates::mean) one.value /= count;
@@ -122,12 +138,18 @@ AssembledEntries<R> EntryCollector::finish(Duplicates rule, const Names& row_nam
 
     std::vector<Index> send_counts(at(comm_.size()), 0);
     for (const Entry& e : entries_) ++send_counts[at(layout.owner(e.row))];
-    entries_ = comm_.all_to_all(std::span<const Entry>(entries_), send_counts);
+    if (comm_.size() > 1) {
+        entries_ = comm_.all_to_all(std::span<const Entry>(entries_), send_counts);
+    }
 
     const Range mine = layout.rank_rows(comm_.rank());
     CsrMatrix<R> local;
     local.cols = cols_;
     local.row_ptr.assign(at(mine.size()) + 1, 0);
+    local.col_idx.reserve(entries_.size());
+    local.values.reserve(entries_.size());
+    result.times.reserve(entries_.size());
+    result.folds.reserve(entries_.size());
     comm_.agree([&] {
         for (const Entry& e : entries_) {
             const R value = static_cast<R>(e.value);
@@ -139,6 +161,7 @@ AssembledEntries<R> EntryCollector::finish(Duplicates rule, const Names& row_nam
             local.col_idx.push_back(e.col);
             local.values.push_back(value);
             result.times.push_back(e.time);
+            result.folds.push_back(e.fold);
         }
     });
     std::partial_sum(local.row_ptr.begin(), local.row_ptr.end(), local.row_ptr.begin());

@@ -1,6 +1,7 @@
 #include <rankfold/data/id_table.hpp>
 
 #include <algorithm>
+#include <bit>
 #include <numeric>
 
 #include <rankfold/data/names.hpp>
@@ -201,10 +202,20 @@ bool parse_id(std::string_view id, std::int64_t& number) {
 ColIndex IdTable::code(std::string_view id) {
     if (numeric_) {
         std::int64_t number = 0;
-        if (parse_id(id, number)) return numbers_.code(number);
+        if (parse_id(id, number)) return code(number);
         to_text();
     }
     return texts_.code(id);
+}
+
+ColIndex IdTable::code(std::int64_t id) {
+    constexpr std::int64_t most_small = std::int64_t{1} << 20;
+    if (!numeric_) return texts_.code(std::to_string(id));
+    if (id < 0 || id >= most_small) return numbers_.code(id);
+    const std::size_t place = at(id);
+    if (place >= small_.size()) small_.resize(std::bit_ceil(place + 1), ColIndex{-1});
+    if (small_[place] < 0) small_[place] = numbers_.code(id);
+    return small_[place];
 }
 
 void IdTable::to_text() {
@@ -214,6 +225,7 @@ void IdTable::to_text() {
         static_cast<void>(texts_.code(std::to_string(number)));
     }
     numbers_ = {};
+    small_ = {};
 }
 
 Numbering number_ids(const Communicator& comm, IdTable& table, const std::optional<Names>& known,

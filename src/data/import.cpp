@@ -195,8 +195,9 @@ void number_triplets(const Communicator& comm, const ImportOptions& options, con
                 ++left_out;
                 continue;
             }
-            entries.push_back({row, static_cast<ColIndex>(col), part.values[e],
-                               part.times.empty() ? 0 : part.times[e]});
+            entries.push_back({row, static_cast<ColIndex>(col),
+                               part.folds.empty() ? 0 : narrow<std::int32_t>(part.folds[e]),
+                               part.values[e], part.times.empty() ? 0 : part.times[e]});
         }
         part = {};
         collected.entries.push_back(std::move(entries));
@@ -238,7 +239,7 @@ void join_entries(const Communicator& comm, const ImportOptions& options, bool t
                   Collected<R>& collected, Imported<R>& result) {
     EntryCollector collector(comm, collected.rows, collected.cols);
     for (auto& entries : collected.entries) {
-        collector.add(entries);
+        collector.add(std::move(entries));
         entries = {};
     }
     const Names none;
@@ -248,6 +249,9 @@ void join_entries(const Communicator& comm, const ImportOptions& options, bool t
     collected.counts.duplicates = assembled.duplicates;
     result.matrix.sparse = std::move(assembled.matrix);
     if (timed) result.extras.per_entry.emplace_back("X/time", std::move(assembled.times));
+    if (!options.fold_file.empty()) {
+        result.extras.per_entry.emplace_back("X/fold", std::move(assembled.folds));
+    }
 }
 
 /// Puts rows that follow each other over the ranks where the layout of `to` wants them.
@@ -362,6 +366,39 @@ void join_labels(const Communicator& comm, const ImportOptions& options, const G
     matrix.labels = std::move(labels);
 }
 
+/// Reads the fold of every line of the only source.
+template <Real R>
+void read_folds(const Communicator& comm, const std::string& path, Collected<R>& collected) {
+    if (collected.triplets.size() != 1) {
+        throw input_error(
+            "--fold-file numbers the lines of one source of triplets; import others "
+            "apart");
+    }
+    const ByteFile file(comm, path);
+    const std::string text = file.range(file.my_lines(0));
+    std::vector<Index> folds;
+    BadLines bad;
+    for_each_line(text, [&](std::string_view line, Index number) {
+        Index fold = 0;
+        if (!parse_number(trimmed(line), fold) || fold < 1 || fold > 1000000) {
+            bad.add(number, line, "this is not the number of a fold, from 1 on");
+        }
+        folds.push_back(fold);
+    });
+    bad.check(comm, path, text, 0);
+    TripletPart& part = collected.triplets.front();
+    const Index found = comm.all_reduce(std::ssize(folds), Reduce::sum);
+    const Index lines = comm.all_reduce(std::ssize(part.rows), Reduce::sum);
+    if (found != lines) {
+        throw input_error("'", path, "' has ", found, " lines for ", lines, " lines of data");
+    }
+    auto begins = comm.all_gather(comm.exclusive_scan(std::ssize(part.rows)));
+    begins.push_back(lines);
+    BlockRows<Index> placed(comm, ShardLayout(std::move(begins), comm.size()), 1);
+    deposit<Index>(comm, 0, std::ssize(folds), folds, placed);
+    part.folds.assign(placed.local().data().begin(), placed.local().data().end());
+}
+
 /// True if all triplets have times, false if none; the same on all ranks.
 template <Real R>
 bool have_times(const Communicator& comm, const Collected<R>& collected) {
@@ -435,6 +472,7 @@ Imported<R> import_matrix(const Communicator& comm, const ImportOptions& options
     Collected<R> collected;
     for (const auto& source : options.sources) read_source(comm, source, options, collected);
     check_kinds(collected, options);
+    if (!options.fold_file.empty()) read_folds(comm, options.fold_file, collected);
 
     Imported<R> result;
     const bool timed = have_times(comm, collected);

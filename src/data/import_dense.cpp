@@ -275,7 +275,7 @@ std::string add_row(const std::vector<std::string_view>& fields, const TableColu
             return concat("field ", f + 1, " is not finite (after --shift and --value)");
         }
         if (options.missing) {
-            table.entries.push_back({table.rows, static_cast<ColIndex>(role), value, 0});
+            table.entries.push_back({table.rows, static_cast<ColIndex>(role), 0, value, 0});
         } else {
             table.values.push_back(static_cast<R>(value));
         }

@@ -42,6 +42,7 @@ struct TripletPart {
     std::vector<ColIndex> cols;
     std::vector<double> values;
     std::vector<std::int64_t> times;  ///< as long as the others if the source has times
+    std::vector<Index> folds;         ///< likewise if a file of folds was given
 };
 
 /// Rows that stand in order in a source: consecutive over the ranks, from `first` on.

@@ -80,7 +80,7 @@ void read_documents(const ByteFile& file, const SourcePlan& plan, const ImportOp
         for (Index f = 0; f < std::ssize(fields); ++f) {
             if (f == label) continue;
             for_each_word(fields[static_cast<std::size_t>(f)], [&](const std::string& word) {
-                words.push_back({documents, collected.col_ids.code(word), 1.0, 0});
+                words.push_back({documents, collected.col_ids.code(word), 0, 1.0, 0});
             });
         }
         ++documents;
@@ -156,7 +156,7 @@ void number_words(const Communicator& comm, const ImportOptions& options,
                 ++left_out;
                 continue;
             }
-            entries.push_back({word.row, static_cast<ColIndex>(at), word.value, 0});
+            entries.push_back({word.row, static_cast<ColIndex>(at), 0, word.value, 0});
         }
         part = {};
         collected.entries.push_back(std::move(entries));

@@ -35,6 +35,68 @@ std::string add_triplet(const std::vector<std::string_view>& fields, const Impor
     return "";
 }
 
+/// The number whose digits stand at `at`, which is moved behind them: at most 15, and no needless
+/// zero in front.
+bool plain_integer(const char*& at, const char* end, std::int64_t& number) {
+    constexpr std::ptrdiff_t most_digits = 15;
+    const char* first = at;
+    const char* last = std::min(end, first + most_digits + 1);
+    number = 0;
+    while (at < last && *at >= '0' && *at <= '9') number = 10 * number + (*at++ - '0');
+    const auto digits = at - first;
+    return digits > 0 && digits <= most_digits && (*first != '0' || digits == 1);
+}
+
+/// A number like 4 or 3.75 of at most 15 digits, as exact as any reader gives it: a quotient of two
+/// integers that doubles hold exactly.
+bool plain_decimal(const char*& at, const char* end, double& value) {
+    constexpr double powers[] = {1e0, 1e1, 1e2,  1e3,  1e4,  1e5,  1e6,  1e7,
+                                 1e8, 1e9, 1e10, 1e11, 1e12, 1e13, 1e14, 1e15};
+    constexpr std::ptrdiff_t most_digits = 15;
+    const char* first = at;
+    const char* last = std::min(end, first + most_digits + 2);
+    std::int64_t number = 0;
+    while (at < last && *at >= '0' && *at <= '9') number = 10 * number + (*at++ - '0');
+    const std::ptrdiff_t whole = at - first;
+    std::ptrdiff_t places = 0;
+    if (at < last && *at == '.') {
+        const char* point = ++at;
+        while (at < last && *at >= '0' && *at <= '9') number = 10 * number + (*at++ - '0');
+        places = at - point;
+    }
+    if (whole == 0 || whole + places > most_digits) return false;
+    value = static_cast<double>(number) / powers[places];
+    return true;
+}
+
+/// Reads a line of plain integers and a plain number, as almost all lines are. False for any other
+/// line, which leaves everything as it was; add_triplet reads it then.
+template <Real R>
+bool add_plain_triplet(std::string_view line, std::string_view by, std::size_t columns,
+                       const ImportOptions& options, Collected<R>& collected, TripletPart& part) {
+    const char* at = line.data();
+    const char* end = at + line.size();
+    const auto next = [&] {
+        if (static_cast<std::size_t>(end - at) < by.size()) return false;
+        if (std::string_view(at, by.size()) != by) return false;
+        at += by.size();
+        return true;
+    };
+    std::int64_t row = 0;
+    std::int64_t col = 0;
+    std::int64_t time = 0;
+    double value = 1.0;
+    if (!plain_integer(at, end, row) || !next() || !plain_integer(at, end, col)) return false;
+    if (columns > 2 && (!next() || !plain_decimal(at, end, value))) return false;
+    if (columns > 3 && (!next() || !plain_integer(at, end, time))) return false;
+    if (at != end || !transform(value, options)) return false;
+    if (columns > 3) part.times.push_back(time);
+    part.rows.push_back(collected.row_ids.code(row));
+    part.cols.push_back(collected.col_ids.code(col));
+    part.values.push_back(value);
+    return true;
+}
+
 /// Cuts `(row,item)` into its two ids. False if it is not of this form.
 bool parse_pair(std::string_view field, std::string_view& row) {
     if (field.size() < 5 || field.front() != '(' || field.back() != ')') return false;
@@ -159,9 +221,9 @@ std::string add_coordinates(const std::vector<std::string_view>& fields, const M
     if (!transform(value, options) || !transform(mirrored, options)) {
         return "the value is not finite (after --shift and --value)";
     }
-    entries.push_back({first_row + row - 1, static_cast<ColIndex>(col - 1), value, 0});
+    entries.push_back({first_row + row - 1, static_cast<ColIndex>(col - 1), 0, value, 0});
     if (header.symmetric && row != col) {
-        entries.push_back({first_row + col - 1, static_cast<ColIndex>(row - 1), mirrored, 0});
+        entries.push_back({first_row + col - 1, static_cast<ColIndex>(row - 1), 0, mirrored, 0});
     }
     return "";
 }
@@ -177,7 +239,7 @@ DensePart<R> place_array(const Communicator& comm, const MarketHeader& header, I
         const Index element = first + static_cast<Index>(t);
         const Index row = element % header.rows;
         to[static_cast<std::size_t>(layout.owner(row))].push_back(
-            {row, static_cast<ColIndex>(element / header.rows), values[t], 0});
+            {row, static_cast<ColIndex>(element / header.rows), 0, values[t], 0});
     }
     std::vector<Entry> send;
     std::vector<Index> counts;
@@ -212,7 +274,9 @@ void read_triplets(const ByteFile& file, const SourcePlan& plan, const ImportOpt
     TripletPart part;
     BadLines bad;
     std::vector<std::string_view> fields;
+    const std::string& by = plan.delimiter.text;
     for_each_line(text, [&](std::string_view line, Index number) {
+        if (!by.empty() && add_plain_triplet(line, by, columns, options, collected, part)) return;
         if (trimmed(line).empty()) return;
         std::string why;
         if (!split_fields(line, plan.delimiter, fields)) {

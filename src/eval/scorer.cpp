@@ -69,6 +69,15 @@ R FactorScorer<R>::row_offset(Index local_row) const {
 }
 
 template <Real R>
+InnerProduct<R> FactorScorer<R>::inner_product() const {
+    const auto rows = factors_->rows.local().view();
+    InnerProduct<R> product{
+        .rows = rows, .row_offset = {}, .cols = cols_.view(), .col_offset = col_offset_};
+    for (Index i = 0; i < rows.rows; ++i) product.row_offset.push_back(row_offset(i));
+    return product;
+}
+
+template <Real R>
 void FactorScorer<R>::scores(Range rows, MatrixView<R> out) const {
     RANKFOLD_EXPECT(out.rows == rows.size() && out.cols == cols());
     const Index tile = tile_rows(cols());

@@ -9,12 +9,12 @@ namespace rankfold {
 
 namespace {
 
-enum class Part : std::uint8_t { train, test, validation };
+constexpr double shown_share = 0.8;  // of the entries of a row that is left out of training
 
-Part holdout_part(double u, const SplitRule& rule) {
-    if (u < rule.holdout) return Part::test;
-    return u < rule.holdout + rule.validation * (1.0 - rule.holdout) ? Part::validation
-                                                                     : Part::train;
+EntryPart holdout_part(double u, const SplitRule& rule) {
+    if (u < rule.holdout) return EntryPart::test;
+    return u < rule.holdout + rule.validation * (1.0 - rule.holdout) ? EntryPart::validation
+                                                                     : EntryPart::train;
 }
 
 /// The part of every entry of a row.
@@ -25,25 +25,76 @@ public:
           split_{rule.seed, Stream::split},
           one_out_{rule.seed, Stream::leave_one_out} {}
 
-    void assign(Index row, std::span<const ColIndex> cols, std::vector<Part>& parts) const {
-        parts.assign(cols.size(), Part::train);
-        const auto n = static_cast<Index>(cols.size());
-        if (!rule_.leave_one_out) {
+    /// @param numbers  of the row's entries, where the rule needs them
+    void assign(Index row, std::span<const ColIndex> cols, std::span<const std::int64_t> numbers,
+                std::span<EntryPart> parts) const {
+        std::ranges::fill(parts, EntryPart::train);
+        if (rule_.leave_one_out) {
+            leave_one_out(row, parts);
+        } else if (rule_.leave_last_out) {
+            leave_last_out(cols, numbers, parts);
+        } else if (rule_.holdout_rows > 0.0) {
+            leave_row_out(row, cols, parts);
+        } else {
             for (std::size_t e = 0; e < cols.size(); ++e) {
-                parts[e] = holdout_part(split_.uniform(row, cols[e]), rule_);
+                parts[e] = rule_.folds > 0 ? fold_part(row, cols[e], numbers[e])
+                                           : holdout_part(split_.uniform(row, cols[e]), rule_);
             }
-            return;
-        }
-        if (n < 2) return;
-        const Index test = one_out_.below(n, row, 0);
-        parts[static_cast<std::size_t>(test)] = Part::test;
-        if (rule_.validation > 0.0 && n >= 3) {
-            const Index other = one_out_.below(n - 1, row, 1);
-            parts[static_cast<std::size_t>(other < test ? other : other + 1)] = Part::validation;
         }
     }
 
 private:
+    void leave_one_out(Index row, std::span<EntryPart> parts) const {
+        const auto n = std::ssize(parts);
+        if (n < 2) return;
+        const Index test = one_out_.below(n, row, 0);
+        parts[static_cast<std::size_t>(test)] = EntryPart::test;
+        if (rule_.validation > 0.0 && n >= 3) {
+            const Index other = one_out_.below(n - 1, row, 1);
+            parts[static_cast<std::size_t>(other < test ? other : other + 1)] =
+                EntryPart::validation;
+        }
+    }
+
+    void leave_last_out(std::span<const ColIndex> cols, std::span<const std::int64_t> times,
+                        std::span<EntryPart> parts) const {
+        if (cols.size() < 2) return;
+        // columns increase in a row: of equal times the later entry is the greater
+        std::size_t last = 0;
+        std::size_t next = cols.size();
+        for (std::size_t e = 1; e < cols.size(); ++e) {
+            if (times[e] >= times[last]) {
+                next = last;
+                last = e;
+            } else if (next == cols.size() || times[e] >= times[next]) {
+                next = e;
+            }
+        }
+        parts[last] = EntryPart::test;
+        if (rule_.validation > 0.0 && cols.size() >= 3) parts[next] = EntryPart::validation;
+    }
+
+    void leave_row_out(Index row, std::span<const ColIndex> cols,
+                       std::span<EntryPart> parts) const {
+        SplitRule by_row = rule_;
+        by_row.holdout = rule_.holdout_rows;
+        const EntryPart part = holdout_part(split_.uniform(row, -1), by_row);
+        if (part == EntryPart::train) return;
+        const bool test = part == EntryPart::test;
+        for (std::size_t e = 0; e < cols.size(); ++e) {
+            const bool shown = split_.uniform(row, cols[e]) < shown_share;
+            parts[e] = test ? (shown ? EntryPart::test_in : EntryPart::test)
+                            : (shown ? EntryPart::validation_in : EntryPart::validation);
+        }
+    }
+
+    EntryPart fold_part(Index row, Index col, std::int64_t number) const {
+        if (number == rule_.fold) return EntryPart::test;
+        constexpr Index other_draw = Index{1} << 40;  // independent of that of the fold
+        return split_.uniform(row, col + other_draw) < rule_.validation ? EntryPart::validation
+                                                                        : EntryPart::train;
+    }
+
     SplitRule rule_;
     Philox split_;
     Philox one_out_;
@@ -101,58 +152,104 @@ private:
     Philox random_;
 };
 
+}  // namespace
+
 template <Real R>
-CsrMatrix<R> empty_part(const BlockRowCsr<R>& a) {
-    CsrMatrix<R> part;
-    part.cols = a.cols();
-    part.row_ptr.reserve(a.local().row_ptr.size());
-    return part;
+std::vector<EntryPart> entry_parts(const BlockRowCsr<R>& a, const SplitRule& rule,
+                                   std::span<const std::int64_t> numbers) {
+    const CsrView<R> local = a.local().view();
+    const bool numbered = rule.leave_last_out || rule.folds > 0;
+    RANKFOLD_EXPECT(std::ssize(numbers) == (numbered ? local.nnz() : 0));
+    const EntryRule entry_rule(rule);
+    std::vector<EntryPart> parts(static_cast<std::size_t>(local.nnz()));
+    for (Index i = 0; i < local.rows; ++i) {
+        const auto begin = static_cast<std::size_t>(local.row_ptr[i]);
+        const auto cols = local.row_cols(i);
+        entry_rule.assign(a.first_row() + i, cols,
+                          numbered ? numbers.subspan(begin, cols.size()) : numbers,
+                          std::span<EntryPart>(parts).subspan(begin, cols.size()));
+    }
+    return parts;
+}
+
+template <Real R>
+std::vector<std::int64_t> fold_numbers(const BlockRowCsr<R>& a, Index folds, std::uint64_t seed) {
+    const Philox random(seed, Stream::split);
+    const CsrView<R> local = a.local().view();
+    std::vector<std::int64_t> numbers;
+    numbers.reserve(static_cast<std::size_t>(local.nnz()));
+    for (Index i = 0; i < local.rows; ++i) {
+        for (const ColIndex j : local.row_cols(i)) {
+            const double u = random.uniform(a.first_row() + i, j);
+            numbers.push_back(static_cast<std::int64_t>(u * static_cast<double>(folds)) + 1);
+        }
+    }
+    return numbers;
+}
+
+template <Real R>
+BlockRowCsr<R> select_entries(const BlockRowCsr<R>& a, std::span<const EntryPart> parts,
+                              EntryPart wanted) {
+    const CsrMatrix<R>& local = a.local();
+    RANKFOLD_EXPECT(std::ssize(parts) == local.nnz());
+    CsrMatrix<R> chosen;
+    chosen.cols = local.cols;
+    chosen.row_ptr.reserve(local.row_ptr.size());
+    for (Index i = 0; i < local.rows(); ++i) {
+        const auto row = static_cast<std::size_t>(i);
+        for (auto e = static_cast<std::size_t>(local.row_ptr[row]);
+             e < static_cast<std::size_t>(local.row_ptr[row + 1]); ++e) {
+            if (parts[e] != wanted) continue;
+            chosen.col_idx.push_back(local.col_idx[e]);
+            chosen.values.push_back(local.values[e]);
+        }
+        chosen.row_ptr.push_back(chosen.nnz());
+    }
+    return {a.comm(), a.layout(), std::move(chosen)};
+}
+
+namespace {
+
+/// Columns that a row has in no part, with values 1; counts the rows that have too few.
+template <Real R>
+BlockRowCsr<R> draw_negatives(const BlockRowCsr<R>& a, const SplitRule& rule, Index& short_rows) {
+    const NegativeSampler sampler(a.cols(), rule);
+    const CsrView<R> local = a.local().view();
+    CsrMatrix<R> negatives;
+    negatives.cols = a.cols();
+    for (Index i = 0; i < local.rows; ++i) {
+        const auto drawn = sampler.draw(a.first_row() + i, local.row_cols(i));
+        if (std::ssize(drawn) < rule.negatives) ++short_rows;
+        negatives.col_idx.insert(negatives.col_idx.end(), drawn.begin(), drawn.end());
+        negatives.row_ptr.push_back(negatives.nnz());
+    }
+    negatives.values.assign(negatives.col_idx.size(), R{1});
+    return {a.comm(), a.layout(), std::move(negatives)};
 }
 
 }  // namespace
 
 template <Real R>
-SplitParts<R> split_entries(const BlockRowCsr<R>& a, const SplitRule& rule) {
+SplitParts<R> split_entries(const BlockRowCsr<R>& a, const SplitRule& rule,
+                            std::span<const std::int64_t> numbers) {
     const Communicator& comm = a.comm();
     const auto phase = comm.ledger().phase("split");
-    const EntryRule entry_rule(rule);
-    const NegativeSampler sampler(a.cols(), rule);
-    const CsrView<R> local = a.local().view();
-    CsrMatrix<R> parts[3] = {empty_part(a), empty_part(a), empty_part(a)};
-    CsrMatrix<R> negatives = empty_part(a);
-    std::vector<Part> of_entry;
+    const auto parts = entry_parts(a, rule, numbers);
+    const auto part = [&](EntryPart wanted) { return select_entries<R>(a, parts, wanted); };
+    SplitParts<R> result{.train = part(EntryPart::train), .test = part(EntryPart::test)};
+    if (rule.validation > 0.0) result.validation = part(EntryPart::validation);
+    if (rule.holdout_rows > 0.0) {
+        result.test_in = part(EntryPart::test_in);
+        if (rule.validation > 0.0) result.validation_in = part(EntryPart::validation_in);
+    }
     Index counts[2] = {0, 0};
-    for (Index i = 0; i < local.rows; ++i) {
-        const Index row = a.first_row() + i;
-        const auto cols = local.row_cols(i);
-        entry_rule.assign(row, cols, of_entry);
-        for (std::size_t e = 0; e < cols.size(); ++e) {
-            auto& part = parts[static_cast<std::size_t>(of_entry[e])];
-            part.col_idx.push_back(cols[e]);
-            part.values.push_back(local.row_values(i)[e]);
-        }
-        for (auto& part : parts) part.row_ptr.push_back(part.nnz());
-        if (std::ranges::find(of_entry, Part::test) == of_entry.end()) ++counts[0];
-        if (rule.negatives > 0) {
-            const auto drawn = sampler.draw(row, cols);
-            if (std::ssize(drawn) < rule.negatives) ++counts[1];
-            negatives.col_idx.insert(negatives.col_idx.end(), drawn.begin(), drawn.end());
-            negatives.row_ptr.push_back(negatives.nnz());
-        }
+    for (Index i = 0; i < result.test.local().rows(); ++i) {
+        if (result.test.local().view().row_nnz(i) == 0) ++counts[0];
     }
+    if (rule.negatives > 0) result.negatives = draw_negatives(a, rule, counts[1]);
     comm.all_reduce(std::span<Index>(counts), Reduce::sum);
-    const auto distributed = [&](CsrMatrix<R>& part) {
-        return BlockRowCsr<R>(comm, a.layout(), std::move(part));
-    };
-    SplitParts<R> result{.train = distributed(parts[0]),
-                         .test = distributed(parts[1]),
-                         .rows_without_test = counts[0],
-                         .rows_short_of_negatives = counts[1]};
-    if (rule.validation > 0.0) result.validation = distributed(parts[2]);
-    if (rule.negatives > 0) {
-        negatives.values.assign(negatives.col_idx.size(), R{1});
-        result.negatives = distributed(negatives);
-    }
+    result.rows_without_test = counts[0];
+    result.rows_short_of_negatives = counts[1];
     return result;
 }
 
@@ -160,10 +257,10 @@ RowParts split_rows(Range mine, const SplitRule& rule) {
     const Philox random(rule.seed, Stream::split);
     RowParts parts;
     for (Index i = mine.begin; i < mine.end; ++i) {
-        const Part part = holdout_part(random.uniform(i), rule);
-        auto& rows = part == Part::test         ? parts.test
-                     : part == Part::validation ? parts.validation
-                                                : parts.train;
+        const EntryPart part = holdout_part(random.uniform(i), rule);
+        auto& rows = part == EntryPart::test         ? parts.test
+                     : part == EntryPart::validation ? parts.validation
+                                                     : parts.train;
         rows.push_back(i);
     }
     return parts;
@@ -192,8 +289,14 @@ BlockRows<T> select_rows(const BlockRows<T>& a, std::span<const Index> rows) {
                         ShardLayout::even(count, shard_count(count * a.cols()), comm.size()));
 }
 
-#define RANKFOLD_INSTANTIATE(R)                                                    \
-    template SplitParts<R> split_entries(const BlockRowCsr<R>&, const SplitRule&); \
+#define RANKFOLD_INSTANTIATE(R)                                                                   \
+    template std::vector<EntryPart> entry_parts(const BlockRowCsr<R>&, const SplitRule&,          \
+                                                std::span<const std::int64_t>);                   \
+    template std::vector<std::int64_t> fold_numbers(const BlockRowCsr<R>&, Index, std::uint64_t); \
+    template BlockRowCsr<R> select_entries(const BlockRowCsr<R>&, std::span<const EntryPart>,     \
+                                           EntryPart);                                            \
+    template SplitParts<R> split_entries(const BlockRowCsr<R>&, const SplitRule&,                 \
+                                         std::span<const std::int64_t>);                          \
     template BlockRows<R> select_rows(const BlockRows<R>&, std::span<const Index>);
 RANKFOLD_INSTANTIATE(float)
 RANKFOLD_INSTANTIATE(double)

@@ -1,6 +1,7 @@
 #include <rankfold/cli/job.hpp>
 
 #include <algorithm>
+#include <map>
 
 #include "support/mpi_test.hpp"
 
@@ -77,6 +78,44 @@ TEST(JobFile, RepeatsAStageAndItsDependantsForEverySeed) {
     EXPECT_TRUE(has(runs[2], "--out=out/factors-seed4.h5"));
     EXPECT_TRUE(has(runs[4], "out/factors-seed4.h5"));
     EXPECT_TRUE(has(runs[4], "--test=out/split.test.h5"));
+}
+
+TEST(JobFile, RepeatsAStageForEachValueInItsPlace) {
+    const auto runs = plan(R"(
+folder = "out"
+[[stage]]
+command = "split"
+matrix = "ratings.h5"
+folds = 2
+[[stage]]
+command = "als"
+matrix = "@split.fold{each}.train"
+each = [1, 2]
+[[stage]]
+command = "evaluate"
+model = "@als"
+train = "@split.fold{each}.train"
+test = "@split.fold{each}.test"
+)");
+    EXPECT_EQ(runs.size(), 5U);
+    EXPECT_EQ(runs[2].name, "als[2]");
+    EXPECT_EQ(runs[2].stage, "als");
+    EXPECT_TRUE(has(runs[1], "out/split.fold1.train.h5"));
+    EXPECT_TRUE(has(runs[2], "--out=out/als-2.h5"));
+    EXPECT_TRUE(has(runs[2], "--seed=1"));
+    EXPECT_TRUE(has(runs[4], "out/als-2.h5"));
+    EXPECT_TRUE(has(runs[4], "--test=out/split.fold2.test.h5"));
+}
+
+TEST(JobFile, FlatSettingsAreOptionsAsTheCommandLineHasThem) {
+    const auto settings = cli::flat_settings("matrix = \"a.h5\"\nlambda = [0.1, 1]\n", "t.toml");
+    const std::map<std::string, std::string> found(settings.begin(), settings.end());
+    EXPECT_EQ(found.at("matrix"), "a.h5");
+    EXPECT_EQ(found.at("lambda"), "0.1,1");
+    EXPECT_NE(expect_error(Fault::input,
+                           [] { static_cast<void>(cli::flat_settings("[[stage]]\n", "t.toml")); })
+                  .find("rankfold run"),
+              std::string::npos);
 }
 
 TEST(JobFile, RefusesWhatItDoesNotKnowAndNamesTheNearest) {

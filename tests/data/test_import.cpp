@@ -152,6 +152,37 @@ TEST_F(Import, EveryKindOfTripletGivesTheSameMatrix) {
     }
 }
 
+TEST_F(Import, PlainAndOtherLinesOfOneFileAreReadAlike) {
+    // leading zeros, quotes, spaces, exponents and long numbers leave the fast path, line by line
+    const auto found = read(write("mixed.csv",
+                                  "1,2,3.5\n \"3\" ,4,1e1\n5,2,+2\n3,2,0.10\n"
+                                  "1,4,1234567890.123456789\n"));
+    expect_matrix(found, 3, 2, {3.5, 1234567890.123456789, 0.1, 10.0, 2.0, 0.0});
+    EXPECT_EQ(names(found.extras.row_names), (Texts{"1", "3", "5"}));
+    EXPECT_EQ(names(read(write("text.csv", "7,1,1\n07,1,1\n70,1,1\n")).extras.row_names),
+              (Texts{"07", "7", "70"}));
+}
+
+TEST_F(Import, FoldsOfLinesStandBesideTheirEntries) {
+    std::string lines;
+    std::string folds;
+    for (int i = 0; i < 30; ++i) {
+        lines += concat((7 * i) % 10, ",", i, ",", i + 1, "\n");
+        folds += concat(i % 4 + 1, "\n");
+    }
+    const auto found = read({.fold_file = write("folds.txt", folds)}, {write("a.csv", lines)});
+    EXPECT_EQ(found.extras.per_entry.at(0).first, "X/fold");
+    const auto& mine = found.extras.per_entry.at(0).second;
+    const auto& values = found.matrix.sparse->local().values;
+    EXPECT_EQ(mine.size(), values.size());
+    for (std::size_t e = 0; e < mine.size(); ++e) {
+        EXPECT_EQ(mine[e], (static_cast<Index>(values[e]) - 1) % 4 + 1);
+    }
+    expect_refused({.fold_file = write("short.txt", "1\n2\n")}, path("a.csv"),
+                   {"2 lines for 30 lines"});
+    expect_refused({.fold_file = write("bad.txt", "1\nx\n")}, path("a.csv"), {"bad.txt:2"});
+}
+
 TEST_F(Import, PairsWithoutValueCountAsOne) {
     const auto found = read(write("a.csv", "b,x\na,y\na,x\n"));
     expect_matrix(found, 2, 2, {1, 1, 1, 0});

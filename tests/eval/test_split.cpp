@@ -77,6 +77,82 @@ TEST_F(Split, PartsAreDisjointCompleteAndTheSameOnAnyRankCount) {
     check_parts({.validation = 1.0, .leave_one_out = true});
 }
 
+TEST_F(Split, FoldsTestEveryEntryOnce) {
+    const auto a = sample(comm);
+    const auto numbers = fold_numbers(a, 3, 1);
+    Entries tested;
+    for (Index fold = 1; fold <= 3; ++fold) {
+        const auto parts = split_entries(a, {.folds = 3, .fold = fold}, numbers);
+        EXPECT_EQ(parts.train.nnz() + parts.test.nnz(), a.nnz());
+        EXPECT_NEAR(double(parts.test.nnz()), double(a.nnz()) / 3.0, 0.1 * double(a.nnz()));
+        tested.merge(entries_of(parts.test));
+        const auto single = sample(*alone);
+        EXPECT_EQ(
+            entries_of(parts.test),
+            entries_of(split_entries(single, {.folds = 3, .fold = fold}, fold_numbers(single, 3, 1))
+                           .test));
+    }
+    EXPECT_EQ(tested, entries_of(a));
+}
+
+TEST_F(Split, FoldsKeepAShareForValidation) {
+    const auto a = sample(comm);
+    const auto parts =
+        split_entries(a, {.validation = 0.25, .folds = 4, .fold = 2}, fold_numbers(a, 4, 1));
+    EXPECT_EQ(parts.train.nnz() + parts.test.nnz() + parts.validation->nnz(), a.nnz());
+    const double left = double(a.nnz() - parts.test.nnz());
+    EXPECT_NEAR(double(parts.validation->nnz()), 0.25 * left, 0.05 * left);
+}
+
+TEST_F(Split, TheLastEntryOfARowIsThatOfTheGreatestTimeAndColumn) {
+    const auto a = sample(comm);
+    std::vector<std::int64_t> times;
+    const auto time_of = [](Index i, Index j) { return std::int64_t((5 * i + 3 * j) % 7); };
+    const auto local = a.local().view();
+    for (Index i = 0; i < local.rows; ++i) {
+        for (const ColIndex j : local.row_cols(i)) times.push_back(time_of(a.first_row() + i, j));
+    }
+    const auto parts = split_entries(a, {.validation = 0.1, .leave_last_out = true}, times);
+    for (Index i = 0; i < local.rows; ++i) {
+        std::vector<std::pair<std::int64_t, ColIndex>> order;
+        for (const ColIndex j : local.row_cols(i)) {
+            order.emplace_back(time_of(a.first_row() + i, j), j);
+        }
+        std::ranges::sort(order, std::greater<>());
+        const auto test = parts.test.local().view().row_cols(i);
+        const auto validation = parts.validation->local().view().row_cols(i);
+        EXPECT_EQ(test.size(), order.size() >= 2 ? 1U : 0U);
+        EXPECT_EQ(validation.size(), order.size() >= 3 ? 1U : 0U);
+        if (test.size() == 1) {
+            EXPECT_EQ(test[0], order[0].second);
+        }
+        if (validation.size() == 1) {
+            EXPECT_EQ(validation[0], order[1].second);
+        }
+    }
+}
+
+TEST_F(Split, RowsThatAreHeldOutAreNotInTraining) {
+    const auto a = sample(comm);
+    const auto parts = split_entries(a, {.validation = 0.2, .holdout_rows = 0.3});
+    Index held = 0;
+    for (Index i = 0; i < a.local().rows(); ++i) {
+        const Index trained = parts.train.local().view().row_nnz(i);
+        const Index tested =
+            parts.test.local().view().row_nnz(i) + parts.test_in->local().view().row_nnz(i);
+        const Index validated = parts.validation->local().view().row_nnz(i) +
+                                parts.validation_in->local().view().row_nnz(i);
+        EXPECT_EQ(std::max({trained, tested, validated}), a.local().view().row_nnz(i));
+        held += tested > 0 ? 1 : 0;
+    }
+    held = comm.all_reduce(held, Reduce::sum);
+    EXPECT_NEAR(double(held), 0.3 * 119.0, 15.0);
+    const double shown = double(parts.test_in->nnz());
+    EXPECT_NEAR(shown / (shown + double(parts.test.nnz())), 0.8, 0.05);
+    const auto single = split_entries(sample(*alone), {.validation = 0.2, .holdout_rows = 0.3});
+    EXPECT_EQ(entries_of(*parts.test_in), entries_of(*single.test_in));
+}
+
 TEST_F(Split, HoldoutTakesTheWantedShareByTheDrawnNumber) {
     const auto a = sample(comm);
     const auto parts = split_entries(a, {.holdout = 0.2, .validation = 0.25, .seed = 9});

@@ -63,4 +63,56 @@ TEST_F(TopColumnsOf, NoNumberComesLast) {
     }
 }
 
+/// The best unseen columns by the scores that a scorer writes down.
+std::vector<Index> naive_best(std::span<const float> scores, std::span<const ColIndex> seen,
+                              std::size_t top) {
+    std::vector<Index> columns(scores.size());
+    std::iota(columns.begin(), columns.end(), 0);
+    std::erase_if(columns, [&](Index j) { return std::ranges::binary_search(seen, j); });
+    std::ranges::stable_sort(columns, std::greater<>(),
+                             [&](Index j) { return scores[static_cast<std::size_t>(j)]; });
+    columns.resize(top, -1);
+    return columns;
+}
+
+TEST_F(TopColumnsOf, FactorsAreThoseOfTheirScores) {
+    // whole numbers: sums are exact, so ties are ties in any order of summation
+    constexpr Index columns = 900;
+    const auto whole = [](std::uint64_t seed, Index choices) {
+        return [random = Philox(seed, Stream::row_factors), choices](Index i, Index j) {
+            return double(random.below(choices, i, j)) - double(choices / 2);
+        };
+    };
+    for (const Index choices : {2, 7, 1000}) {
+        Factors<float> factors;
+        factors.rows = dense_of<float>(comm, layout, 5, whole(1, choices));
+        factors.cols = dense_of<float>(comm, small_layout(comm, columns), 5, whole(2, choices));
+        factors.col_bias = dense_of<float>(comm, small_layout(comm, columns), 1, whole(3, 3));
+        const FactorScorer<float> product(factors);
+        const auto hidden = sparse_of<float>(comm, layout, columns, [](Index i, Index j) {
+            return (i * 7 + j * 3) % 11 == 0 || (i == 40 && j != 5) ? 1.0 : 0.0;
+        });
+        std::vector<Index> rows;
+        for (Index i = mine.begin; i < mine.end; ++i) rows.push_back(i);
+        DenseMatrix<float> scores(mine.size(), columns);
+        for (const Range tile : score_tiles(layout, comm.rank(), columns)) {
+            product.scores(
+                tile, scores.view().row_block({tile.begin - mine.begin, tile.end - mine.begin}));
+        }
+        for (const Index top : {1, 30, 1200}) {
+            const auto found = top_columns<float>(product, &hidden, rows, top, comm.rank(), 2);
+            for (std::size_t t = 0; t < rows.size(); ++t) {
+                const auto line = static_cast<Index>(t);
+                const auto expected =
+                    naive_best(std::as_const(scores).row(line),
+                               hidden.local().view().row_cols(line), std::size_t(top));
+                EXPECT_TRUE(std::ranges::equal(found.cols.row(line), expected))
+                    << "row " << rows[t] << ", top " << top << ", " << choices;
+                EXPECT_EQ(found.scores(line, 0),
+                          expected[0] < 0 ? 0.0F : scores(line, expected[0]));
+            }
+        }
+    }
+}
+
 }  // namespace rankfold::test

@@ -3,15 +3,17 @@
 
 #include <optional>
 #include <string>
+#include <utility>
 #include <vector>
 
+#include <rankfold/comm/communicator.hpp>
 #include <rankfold/core/types.hpp>
 
 namespace rankfold::cli {
 
 /// One run of one stage, ready to be parsed by its command.
 struct StageRun {
-    std::string name;   ///< of the stage, with "[seed=3]" if it is repeated
+    std::string name;   ///< of the stage, with "[seed=3]" or "[3]" if it is repeated
     std::string stage;  ///< of the stage alone
     std::string command;
     std::vector<std::string> arguments;  ///< with all references resolved to files
@@ -26,6 +28,7 @@ struct StageRun {
 ///     matrix = "@split.train"   # an option, with the output of an earlier stage as value
 ///     factors = 64
 ///     seeds = [1, 2, 3]         # repeats this stage and all that depend on it
+///     each = [1, 2, 3]          # the same, with these in place of {each} in the values
 ///
 /// A stage that writes a file and has no `out` gets <folder>/<name>.h5 (`split`, which writes
 /// several: prefix = <folder>/<name>). "@name" is a stage's output, "@name.part" one of several.
@@ -41,5 +44,13 @@ struct StageRun {
                                              const std::vector<std::string>& changes,
                                              const std::vector<std::string>& common,
                                              std::string& folder);
+
+/// The keys of a TOML file without tables, and their values as the command line would have them.
+/// @throws Error (Fault::input), alike on all ranks: not TOML (line), or a job of stages
+[[nodiscard]] std::vector<std::pair<std::string, std::string>> flat_settings(
+    const std::string& text, const std::string& file);
+
+/// A text file, read by rank 0 for all. @collective @throws Error (Fault::input), agreed
+[[nodiscard]] std::string read_job_text(const Communicator& comm, const std::string& file);
 
 }  // namespace rankfold::cli

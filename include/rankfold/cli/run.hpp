@@ -105,6 +105,7 @@ Action declare_generate(Options& options);
 Action declare_split(Options& options);
 Action declare_info(Options& options);
 Action declare_als(Options& options);
+Action declare_tune(Options& options);
 Action declare_fold_in(Options& options);
 Action declare_svd(Options& options);
 Action declare_nmf(Options& options);
@@ -116,6 +117,7 @@ Action declare_evaluate(Options& options);
 Action declare_recommend(Options& options);
 Action declare_predict(Options& options);
 Action declare_run(Options& options);
+Action declare_report(Options& options);
 Action declare_bench(Options& options);
 
 }  // namespace rankfold::cli

@@ -16,6 +16,7 @@ enum class Duplicates { error, last, sum, mean };
 struct Entry {
     Index row;
     ColIndex col;
+    std::int32_t fold;  ///< 0: none
     double value;
     std::int64_t time;
 };
@@ -25,7 +26,8 @@ template <Real R>
 struct AssembledEntries {
     BlockRowCsr<R> matrix;
     std::vector<std::int64_t> times;  ///< of this rank's entries
-    Index duplicates = 0;             ///< entries that were merged into another; the same
+    std::vector<std::int64_t> folds;
+    Index duplicates = 0;  ///< entries that were merged into another; the same
 };
 
 /// Collects entries that the ranks hold in any order.
@@ -36,7 +38,7 @@ public:
 
     /// Sends entries to the ranks that collect their rows. Their order is that of the calls, then
     /// of the ranks, then of the elements. @collective over comm
-    void add(const std::vector<Entry>& entries);
+    void add(std::vector<Entry> entries);
 
     /// Sorts, treats duplicates (sums run in double, in the order of the entries) and shares the
     /// rows out in cost-balanced shards.

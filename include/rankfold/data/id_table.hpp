@@ -55,6 +55,8 @@ class IdTable {
 public:
     /// The local number of an id, counted by first appearance.
     [[nodiscard]] ColIndex code(std::string_view id);
+    /// The same for an id that is an integer.
+    [[nodiscard]] ColIndex code(std::int64_t id);
 
     [[nodiscard]] bool numeric() const noexcept { return numeric_; }
     [[nodiscard]] const std::vector<std::int64_t>& numbers() const { return numbers_.keys(); }
@@ -68,6 +70,7 @@ public:
 
 private:
     bool numeric_ = true;
+    std::vector<ColIndex> small_;  // of integers from 0 on, without hashing; −1: not met yet
     KeyTable<std::int64_t> numbers_;
     KeyTable<std::string> texts_;
 };

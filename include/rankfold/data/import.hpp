@@ -38,6 +38,7 @@ struct ImportOptions {
     Index least_documents = 2;  ///< of a text: words in fewer documents are left out
     std::string ids{};          ///< matrix file whose names (and classes) are taken over
     bool extend_ids = false;    ///< names it does not have are put behind, not left out
+    std::string fold_file{};    ///< of triplets: a file with one integer a line, kept as X/fold
     std::string row_ids{};      ///< text files with one name a line
     std::string col_ids{};
 };

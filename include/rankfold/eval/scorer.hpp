@@ -2,6 +2,7 @@
 #pragma once
 
 #include <concepts>
+#include <optional>
 #include <span>
 #include <vector>
 
@@ -42,6 +43,15 @@ concept EntryScorer = Scorer<S, R> &&
 /// They depend on the layout and on `cols` alone.
 [[nodiscard]] std::vector<Range> score_tiles(const ShardLayout& layout, int rank, Index cols);
 
+/// What a scorer that is an inner product is made of: score(i, j) = o_i + c_j + x_i·y_j. Borrowed.
+template <Real R>
+struct InnerProduct {
+    MatrixView<const R> rows;         ///< x of this rank's rows
+    std::vector<R> row_offset;        ///< o of this rank's rows
+    MatrixView<const R> cols;         ///< y, n x k
+    std::span<const R> col_offset{};  ///< c, n
+};
+
 /// Any Scorer, borrowed; it must outlive the reference.
 template <Real R>
 class ScorerRef {
@@ -65,6 +75,13 @@ public:
                       }) {
             flops_per_score_ = scorer.flops_per_score();
         }
+        if constexpr (requires {
+                          { scorer.inner_product() } -> std::same_as<InnerProduct<R>>;
+                      }) {
+            inner_product_ = [](const void* s) {
+                return static_cast<const S*>(s)->inner_product();
+            };
+        }
     }
 
     [[nodiscard]] Index rows() const { return layout_->rows(); }
@@ -74,6 +91,12 @@ public:
     [[nodiscard]] double flops_per_score() const { return flops_per_score_; }
 
     void scores(Range rows, MatrixView<R> out) const { scores_(scorer_, rows, out); }
+    /// What the scores are products of, if they are: such need not be written down to find the
+    /// best.
+    [[nodiscard]] std::optional<InnerProduct<R>> inner_product() const {
+        if (inner_product_ == nullptr) return std::nullopt;
+        return inner_product_(scorer_);
+    }
     /// See EntryScorer; a scorer without entries() scores the whole rows.
     void entries(Range rows, CsrView<R> where, std::span<R> out) const;
 
@@ -84,6 +107,7 @@ private:
     double flops_per_score_ = 0.0;
     void (*scores_)(const void*, Range, MatrixView<R>);
     void (*entries_)(const void*, Range, CsrView<R>, std::span<R>) = nullptr;
+    InnerProduct<R> (*inner_product_)(const void*) = nullptr;
 };
 
 /// Scores from factors: global_mean + row_bias_i + col_bias_j + column_mean_j + Σ_f x_if s_f y_jf.
@@ -101,6 +125,7 @@ public:
     [[nodiscard]] Index cols() const { return cols_.rows(); }
     [[nodiscard]] const ShardLayout& layout() const { return factors_->rows.layout(); }
     [[nodiscard]] double flops_per_score() const { return 2.0 * static_cast<double>(cols_.cols()); }
+    [[nodiscard]] InnerProduct<R> inner_product() const;
     void scores(Range rows, MatrixView<R> out) const;
     void entries(Range rows, CsrView<R> where, std::span<R> out) const;
 

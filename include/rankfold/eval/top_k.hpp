@@ -22,7 +22,10 @@ struct TopColumns {
 /// @param seen     in the scorer's row layout, or null
 /// @param rows     global rows, increasing, each owned by this rank; other ranks pass theirs
 /// @param threads  any number gives the same result
-/// Does not communicate. @cost the score tiles that hold the rows
+///
+/// Scores that are inner products (see ScorerRef::inner_product) are never written down: those
+/// above the k-th best so far are picked out of the registers that they were computed in.
+/// Does not communicate. @cost the score tiles that hold the rows, or 2 n k flops a row
 template <Real R>
 [[nodiscard]] TopColumns<R> top_columns(ScorerRef<R> scorer, const BlockRowCsr<R>* seen,
                                         std::span<const Index> rows, Index k, int rank,

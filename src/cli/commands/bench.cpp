@@ -8,8 +8,11 @@
 #include <rankfold/bench/mlp_bench.hpp>
 #include <rankfold/bench/nmf_bench.hpp>
 #include <rankfold/bench/svd_bench.hpp>
+#include <rankfold/bench/topk_bench.hpp>
 #include <rankfold/cli/report.hpp>
 #include <rankfold/cli/run.hpp>
+#include <rankfold/data/import.hpp>
+#include <rankfold/data/text_reader.hpp>
 #include <rankfold/scalapack/full_svd.hpp>
 
 namespace rankfold::cli {
@@ -33,6 +36,8 @@ struct BenchCommand {
     Index micro_batches = 0;
     Index steps = 20;
     Index repeats = 5;
+    Index top = 100;
+    std::string source;
     std::string json;
 };
 
@@ -53,7 +58,7 @@ nlohmann::ordered_json bench_json(const BenchResult& r, bool too_many) {
                                 {"gflops", r.gflops()},
                                 {"sgemm_gflops", r.gemm_gflops},
                                 {"share_of_sgemm", nullptr}};
-    if (!too_many) json["share_of_sgemm"] = r.gflops() / r.gemm_gflops;
+    if (!too_many && r.flops > 0.0) json["share_of_sgemm"] = r.gflops() / r.gemm_gflops;
     for (const auto& [name, value] : r.extra) json[name] = value;
     return json;
 }
@@ -110,6 +115,37 @@ BenchResult measure_full_svd(Run& run, const BenchCommand& o) {
 }
 
 template <Real R>
+BenchResult measure_topk(Run& run, const BenchCommand& o) {
+    return bench_topk<R>(run.comm, {.rows = o.rows.value_or(138493),
+                                    .cols = o.cols.value_or(26744),
+                                    .k = o.factors.value_or(64),
+                                    .top = o.top,
+                                    .repeats = o.repeats,
+                                    .threads = run.common.threads,
+                                    .seed = static_cast<std::uint64_t>(run.common.seed)});
+}
+
+/// Times import_matrix() on a text of triplets: from the file to the matrix in memory.
+template <Real R>
+BenchResult measure_import(Run& run, const BenchCommand& o) {
+    if (o.source.empty()) throw input_error("bench import: --source FILE is missing; see --help");
+    BenchResult result{.bench = "import", .problem = {}, .seconds = {}};
+    double lines = 0.0;
+    for (Index repeat = 0; repeat < o.repeats; ++repeat) {
+        run.comm.barrier();
+        const double start = monotonic_seconds();
+        const auto imported = import_matrix<R>(run.comm, {.sources = {o.source}});
+        result.seconds.push_back(run.comm.all_reduce(monotonic_seconds() - start, Reduce::max));
+        lines = static_cast<double>(imported.counts.lines);
+    }
+    const auto bytes = static_cast<double>(ByteFile(run.comm, o.source).size());
+    result.problem = {{"lines", lines}, {"bytes", bytes}, {"ranks", double(run.comm.size())}};
+    result.extra = {{"lines_per_second", lines / result.median()},
+                    {"bytes_per_second", bytes / result.median()}};
+    return result;
+}
+
+template <Real R>
 BenchResult measure(Run& run, const BenchCommand& o) {
     const auto seed = static_cast<std::uint64_t>(run.common.seed);
     const std::string problem = o.problem.value_or(o.part == "nmf" ? "dense" : "sparse");
@@ -126,6 +162,8 @@ BenchResult measure(Run& run, const BenchCommand& o) {
         svd.repeats = o.repeats;
         return bench_svd<R>(run.comm, svd);
     }
+    if (o.part == "topk") return measure_topk<R>(run, o);
+    if (o.part == "import") return measure_import<R>(run, o);
     if (o.part == "als") {
         AlsOptions als = o.als;
         als.k = o.factors.value_or(als.k);
@@ -171,6 +209,13 @@ void run_bench(Run& run, const BenchCommand& o) {
         run.common.precision == "float" ? measure<float>(run, o) : measure<double>(run, o);
     const bool too_many = oversubscribed(run.comm, run.common.threads);
     run.result = bench_json(r, too_many);
+    if (r.flops == 0.0) {  // no products: what counts is in the figures below
+        run.say(fmt::format("{}: median {:.4g} s of {} repeats", r.bench, r.median(),
+                            r.seconds.size()));
+        run.say(run.result.dump());
+        if (!o.json.empty()) write_json(run.comm, o.json, run.result);
+        return;
+    }
     run.say(
         fmt::format("{}: median {:.4g} s ({:.4g} … {:.4g}) of {} repeats; {:.1f} GF/s, {} of "
                     "the {:.1f} GF/s that {} ranks' gemm gives in this run",
@@ -187,8 +232,9 @@ void run_bench(Run& run, const BenchCommand& o) {
 
 Action declare_bench(Options& options) {
     auto o = std::make_shared<BenchCommand>();
-    options.positional("part", o->part,
-                       "als (a sweep), svd, nmf (some sweeps) or mlp (a training step)");
+    options.positional(
+        "part", o->part,
+        "als (a sweep), svd, nmf (some sweeps), mlp (a training step), topk or import");
     options.add("repeats", o->repeats, "Measurements; the median counts", Accept::between(1, 1000));
     options.add("json", o->json, "Write the figures to this file too");
     options.add("problem", o->problem,
@@ -210,6 +256,8 @@ Action declare_bench(Options& options) {
                 Accept::at_least(1));
     options.add("sweeps", o->sweeps, "nmf: sweeps in one measurement", Accept::at_least(1));
     options.add("implicit", o->als.implicit, "als: implicit feedback");
+    options.add("top", o->top, "topk: columns wanted for each row", Accept::at_least(1));
+    options.add("source", o->source, "import: text of triplets to read");
     options.add("layers", o->layers, "mlp: widths from input to output", Accept::at_least(1));
     options.add("batch", o->batch, "mlp: global batch", Accept::at_least(1));
     options.add("micro-batches", o->micro_batches, "mlp: blocks of a batch; 0 for the default",
@@ -220,10 +268,10 @@ Action declare_bench(Options& options) {
         "mpirun -n 2 rankfold bench nmf --problem sparse --json nmf.json\n"
         "mpirun -n 2 rankfold bench mlp --layers 784,1024,1024,10 --batch 1024");
     return [o](Run& run) {
-        const std::vector<std::string> parts{"als", "svd", "nmf", "mlp"};
+        const std::vector<std::string> parts{"als", "svd", "nmf", "mlp", "topk", "import"};
         if (std::ranges::find(parts, o->part) == parts.end()) {
             throw input_error("there is no benchmark ", o->part, did_you_mean(o->part, parts),
-                              "; there are als, svd, nmf and mlp");
+                              "; there are als, svd, nmf, mlp, topk and import");
         }
         run_bench(run, *o);
     };

@@ -341,10 +341,16 @@ Steering warm_start(std::shared_ptr<const Factors<R>> init,
             const auto map = match_names(comm, train->ids, init->ids, axis, count, from.rows());
             place_rows(from, part_of_map(map, to.local, from.rows()),
                        MatrixView<R>(std::get<std::span<R>>(to.data).data(), to.local.size(),
-                                     to.shape[1]));
+                                     width(to)));
         };
         place("row_factors", "obs", cut.rows, train->rows());
         place("col_factors", "var", cut.cols, train->cols());
+        if (init->row_bias && find(state, "row_bias") != nullptr) {
+            place("row_bias", "obs", *init->row_bias, train->rows());
+        }
+        if (init->col_bias && find(state, "col_bias") != nullptr) {
+            place("col_bias", "var", *init->col_bias, train->cols());
+        }
         return steps;
     };
     return {.restore = restore, .after = inner.after};

@@ -62,11 +62,8 @@ void run_generate(Run& run, const GenerateCommand& o) {
     } else {
         matrix->dense = generate_dense<R>(run.comm, dense_of(o, seed));
     }
-    {
-        const auto phase = run.comm.ledger().phase("write");
-        write_matrix(o.out, *matrix, {},
-                     {.command = "generate", .options = run.options.dump(), .input_digest = ""});
-    }
+    write_matrix(o.out, *matrix, {},
+                 {.command = "generate", .options = run.options.dump(), .input_digest = ""});
     run.digest = digest_text(matrix->digest);
     run.result["rows"] = matrix->rows();
     run.result["cols"] = matrix->cols();

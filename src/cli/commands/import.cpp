@@ -24,7 +24,7 @@ struct ImportCommand {
 std::vector<std::string> inputs_of(const ImportOptions& what) {
     std::vector<std::string> inputs = what.sources;
     inputs.insert(inputs.end(), what.labels.begin(), what.labels.end());
-    for (const auto* file : {&what.ids, &what.row_ids, &what.col_ids}) {
+    for (const auto* file : {&what.ids, &what.fold_file, &what.row_ids, &what.col_ids}) {
         if (!file->empty()) inputs.push_back(*file);
     }
     return inputs;
@@ -70,7 +70,9 @@ void tell(Run& run, const Imported<R>& imported) {
         run.result["classes"] = a.class_names.size();
         run.say(fmt::format("labels of {} classes", a.class_names.size()));
     }
-    if (!imported.extras.per_entry.empty()) run.say("times kept as X/time");
+    for (const auto& [name, numbers] : imported.extras.per_entry) {
+        run.say(fmt::format("{} kept as {}", name == "X/time" ? "times" : "folds", name));
+    }
 }
 
 template <Real R>
@@ -119,6 +121,9 @@ void declare_options(Options& options, ImportCommand& o) {
     options.add("ids", what.ids, "Matrix file whose ids and classes are taken over");
     options.add("extend-ids", what.extend_ids,
                 "Put ids that are not among the given behind them, instead of leaving them out");
+    options.add(
+        "fold-file", what.fold_file,
+        "Triplets: text file with the fold of every line, kept as X/fold for split --folds");
     options.add("row-ids", what.row_ids, "Text file with the ids of the rows, one a line");
     options.add("col-ids", what.col_ids, "Text file with the ids of the columns, one a line");
     options.examples(

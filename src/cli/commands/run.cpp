@@ -2,7 +2,6 @@
 #include <cmath>
 #include <filesystem>
 #include <fstream>
-#include <sstream>
 
 #include <fmt/format.h>
 
@@ -22,21 +21,6 @@ struct RunCommand {
     std::vector<std::string> changes;
     LoopOptions loop;
 };
-
-/// A text file, read by rank 0 for all. @collective
-std::string read_text(const Communicator& comm, const std::string& file) {
-    std::string text;
-    comm.agree([&] {
-        if (!comm.is_root()) return;
-        std::ifstream in(file);
-        std::ostringstream all;
-        all << in.rdbuf();
-        if (!in) throw input_error("the job file ", file, " cannot be read; does it exist?");
-        text = all.str();
-    });
-    comm.broadcast(text);
-    return text;
-}
 
 /// Collects the numbers in a result under "a.b" names.
 void collect_numbers(const nlohmann::ordered_json& json, const std::string& name,
@@ -139,7 +123,7 @@ void stop_if_asked(const Communicator& comm, const LoopOptions& options, const S
 }
 
 void run_job(Run& run, const RunCommand& o) {
-    const std::string text = read_text(run.comm, o.job);
+    const std::string text = read_job_text(run.comm, o.job);
     std::vector<std::string> common{"--precision=" + run.common.precision,
                                     fmt::format("--seed={}", run.common.seed),
                                     fmt::format("--threads={}", run.common.threads)};

@@ -2,6 +2,7 @@
 
 #include <rankfold/cli/joint_scorer.hpp>
 #include <rankfold/cli/network_file.hpp>
+#include <rankfold/data/names.hpp>
 #include <rankfold/data/tensor_file.hpp>
 
 namespace rankfold::cli {
@@ -9,7 +10,6 @@ namespace rankfold::cli {
 template <Real R>
 std::shared_ptr<const MatrixData<R>> load_matrix(Run& run, const std::string& path) {
     if (auto held = run.handover.find<MatrixData<R>>(path)) return held;
-    const auto phase = run.comm.ledger().phase("read");
     return std::make_shared<const MatrixData<R>>(read_matrix<R>(run.comm, path));
 }
 
@@ -18,6 +18,18 @@ std::vector<std::string> names_on_root(const Communicator& comm, const IdSource&
                                        const std::vector<Index>& positions) {
     std::vector<std::string> names;
     comm.agree([&] { names = read_names(comm, ids, axis, positions); });
+    return names;
+}
+
+std::optional<Names> axis_names(const Communicator& comm, const IdSource& ids,
+                                const std::string& axis) {
+    std::optional<Names> names;
+    comm.agree([&] {
+        if (comm.is_root()) names = read_axis(ids, axis);
+    });
+    // the others only say that there are some
+    if (!comm.all_agree(!comm.is_root() || names.has_value())) return std::nullopt;
+    if (!names) names.emplace();
     return names;
 }
 
@@ -52,7 +64,6 @@ struct Model<R>::Impl {
     void open_factors(Run& run) {
         factors = run.handover.find<Factors<R>>(path);
         if (!factors) {
-            const auto phase = run.comm.ledger().phase("read");
             factors = std::make_shared<const Factors<R>>(read_factors<R>(run.comm, path));
         }
         name = factors->method.substr(0, factors->method.find('-'));

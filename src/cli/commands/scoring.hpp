@@ -21,6 +21,11 @@ template <Real R>
                                                      const std::string& axis,
                                                      const std::vector<Index>& positions);
 
+/// All names of an axis, to be written with a matrix: on rank 0; nothing if there are none.
+/// @collective
+[[nodiscard]] std::optional<Names> axis_names(const Communicator& comm, const IdSource& ids,
+                                              const std::string& axis);
+
 /// A model file opened for scoring rows. Pinned: the scorer refers to what it holds.
 template <Real R>
 class Model {

@@ -28,41 +28,92 @@ struct ReadyPart {
     MatrixExtras extras;
 };
 
+/// How many ways to choose the test part were asked for.
+int ways_to_test(const SplitRule& rule) {
+    return (rule.holdout > 0.0 ? 1 : 0) + (rule.leave_one_out ? 1 : 0) +
+           (rule.leave_last_out ? 1 : 0) + (rule.folds > 0 ? 1 : 0) +
+           (rule.holdout_rows > 0.0 ? 1 : 0);
+}
+
 std::vector<std::string> part_names(const SplitRule& rule) {
     std::vector<std::string> names{"train"};
-    if (rule.leave_one_out || rule.holdout > 0.0) names.emplace_back("test");
+    const bool rows = rule.holdout_rows > 0.0;
+    if (rows) names.emplace_back("test-in");
+    if (ways_to_test(rule) > 0) names.emplace_back("test");
+    if (rows && rule.validation > 0.0) names.emplace_back("validation-in");
     if (rule.validation > 0.0) names.emplace_back("validation");
     if (rule.negatives > 0) names.emplace_back("negatives");
     return names;
+}
+
+/// "fold2." for the second fold, nothing without folds.
+std::string fold_prefix(const SplitRule& rule) {
+    return rule.folds > 0 ? fmt::format("fold{}.", rule.fold) : "";
 }
 
 std::string part_path(const SplitCommand& o, const std::string& part) {
     return o.prefix + "." + part + ".h5";
 }
 
+/// The numbers of the entries by which a rule cuts: times, or folds. @collective
 template <Real R>
-std::vector<ReadyPart<R>> split_sparse(Run& run, const SplitCommand& o,
-                                       const MatrixData<R>& whole) {
-    const SplitParts<R> parts = split_entries(*whole.sparse, o.rule);
+std::vector<std::int64_t> entry_numbers(const SplitCommand& o, const MatrixData<R>& whole) {
+    if (o.rule.leave_last_out) {
+        auto times = read_per_entry(whole, "X/time");
+        if (!times) {
+            throw input_error("--leave-last-out needs times, and ", o.matrix,
+                              " has none (X/time); import it from a source with a time column");
+        }
+        return std::move(*times);
+    }
+    if (o.rule.folds == 0) return {};
+    auto given = read_per_entry(whole, "X/fold");
+    if (!given) return fold_numbers(*whole.sparse, o.rule.folds, o.rule.seed);
+    std::int64_t range[2] = {1, -1};  // least and minus the greatest
+    for (const std::int64_t f : *given) {
+        range[0] = std::min(range[0], f);
+        range[1] = std::min(range[1], -f);
+    }
+    whole.comm().all_reduce(std::span<std::int64_t>(range), Reduce::min);
+    if (range[0] < 1 || -range[1] != o.rule.folds) {
+        throw input_error(o.matrix, " has folds ", range[0], " to ", -range[1],
+                          " (X/fold), which --folds ", o.rule.folds, " does not fit");
+    }
+    return std::move(*given);
+}
+
+/// Which of the parts of a split is called so.
+template <Real R>
+const BlockRowCsr<R>& part_named(const SplitParts<R>& parts, const std::string& name) {
+    return name == "train"           ? parts.train
+           : name == "test"          ? parts.test
+           : name == "test-in"       ? *parts.test_in
+           : name == "validation"    ? *parts.validation
+           : name == "validation-in" ? *parts.validation_in
+                                     : *parts.negatives;
+}
+
+template <Real R>
+std::vector<ReadyPart<R>> split_sparse(Run& run, const SplitCommand& o, const MatrixData<R>& whole,
+                                       std::span<const std::int64_t> numbers) {
+    const SplitParts<R> parts = split_entries(*whole.sparse, o.rule, numbers);
     std::vector<ReadyPart<R>> ready;
     for (const std::string& name : part_names(o.rule)) {
-        const BlockRowCsr<R>& part = name == "train"        ? parts.train
-                                     : name == "test"       ? parts.test
-                                     : name == "validation" ? *parts.validation
-                                                            : *parts.negatives;
+        const BlockRowCsr<R>& part = part_named(parts, name);
         if (part.nnz() == 0) {
-            throw input_error("the ", name, " part of ", o.matrix, " would have no entry: of its ",
-                              whole.entries(), " none falls to it; change the shares");
+            throw input_error("the ", fold_prefix(o.rule), name, " part of ", o.matrix,
+                              " would have no entry: of its ", whole.entries(),
+                              " none falls to it; change the shares");
         }
         auto matrix = std::make_shared<MatrixData<R>>();
         matrix->sparse = rebalance(part);  // the layout that it has when it is read from its file
         matrix->ids = whole.ids;
         if (whole.labels) matrix->labels = redistribute(*whole.labels, matrix->sparse->layout());
         matrix->class_names = whole.class_names;
-        ready.push_back({name, std::move(matrix), {}});
+        ready.push_back({fold_prefix(o.rule) + name, std::move(matrix), {}});
     }
     run.result["rows_without_test"] = parts.rows_without_test;
-    if (o.rule.leave_one_out && parts.rows_without_test > 0) {
+    if ((o.rule.leave_one_out || o.rule.leave_last_out) && parts.rows_without_test > 0) {
         run.say(fmt::format("{} rows have fewer than 2 entries and no test entry",
                             parts.rows_without_test));
     }
@@ -119,13 +170,10 @@ template <Real R>
 void write_part(Run& run, const SplitCommand& o, const ReadyPart<R>& part,
                 const MatrixData<R>& whole) {
     const std::string path = part_path(o, part.name);
-    {
-        const auto phase = run.comm.ledger().phase("write");
-        write_matrix(path, *part.matrix, part.extras,
-                     {.command = "split",
-                      .options = run.options.dump(),
-                      .input_digest = digest_text(whole.digest)});
-    }
+    write_matrix(path, *part.matrix, part.extras,
+                 {.command = "split",
+                  .options = run.options.dump(),
+                  .input_digest = digest_text(whole.digest)});
     run.result[part.name] = {{"rows", part.matrix->rows()}, {"entries", part.matrix->entries()}};
     run.say(fmt::format("{:<10} {:>12} entries, {} x {}   {}", part.name, part.matrix->entries(),
                         part.matrix->rows(), part.matrix->cols(), path));
@@ -136,20 +184,21 @@ void write_part(Run& run, const SplitCommand& o, const ReadyPart<R>& part,
 
 /// Refuses rules that say nothing or contradict themselves.
 void check_rule(const SplitRule& rule, bool sparse, const std::string& file) {
-    if (rule.leave_one_out && rule.holdout > 0.0) {
+    if (ways_to_test(rule) > 1) {
         throw input_error(
-            "--holdout and --leave-one-out are two ways to choose the test part; "
-            "give one of them");
+            "--holdout, --leave-one-out, --leave-last-out, --folds and --holdout-rows are ways to "
+            "choose the test part; give one of them");
     }
-    if (!rule.leave_one_out && rule.holdout == 0.0 && rule.validation == 0.0) {
+    if (ways_to_test(rule) == 0 && rule.validation == 0.0) {
         throw input_error(
-            "nothing to split off: give --holdout 0.1, --leave-one-out or "
-            "--validation 0.1");
+            "nothing to split off: give --holdout 0.1, --leave-one-out, --leave-last-out, --folds "
+            "5, --holdout-rows 0.1 or --validation 0.1");
     }
-    if (!sparse && (rule.leave_one_out || rule.negatives > 0)) {
+    if (rule.folds == 1) throw input_error("--folds 1 leaves nothing to train on; give 2 or more");
+    if (!sparse && (ways_to_test(rule) > (rule.holdout > 0.0 ? 1 : 0) || rule.negatives > 0)) {
         throw input_error(file,
-                          " is a dense matrix, of which --holdout and --validation take "
-                          "whole rows; --leave-one-out and --negatives are for sparse ones");
+                          " is a dense matrix, of which --holdout and --validation take whole "
+                          "rows; the other ways and --negatives are for sparse ones");
     }
 }
 
@@ -159,12 +208,21 @@ void run_split(Run& run, SplitCommand o) {
     if (o.prefix.empty()) {
         o.prefix = o.matrix.ends_with(".h5") ? o.matrix.substr(0, o.matrix.size() - 3) : o.matrix;
     }
-    for (const auto& name : part_names(o.rule)) run.check_output(part_path(o, name), {o.matrix});
+    const Index rounds = std::max<Index>(1, o.rule.folds);
+    for (o.rule.fold = 1; o.rule.fold <= rounds; ++o.rule.fold) {
+        for (const auto& name : part_names(o.rule)) {
+            run.check_output(part_path(o, fold_prefix(o.rule) + name), {o.matrix});
+        }
+    }
     const auto whole = load_matrix<R>(run, o.matrix);
     check_rule(o.rule, whole->sparse.has_value(), o.matrix);
+    const auto numbers = whole->sparse ? entry_numbers(o, *whole) : std::vector<std::int64_t>();
     if (run.common.dry_run) return;
-    const auto parts = whole->sparse ? split_sparse(run, o, *whole) : split_dense<R>(o, *whole);
-    for (const auto& part : parts) write_part(run, o, part, *whole);
+    for (o.rule.fold = 1; o.rule.fold <= rounds; ++o.rule.fold) {
+        const auto parts =
+            whole->sparse ? split_sparse<R>(run, o, *whole, numbers) : split_dense<R>(o, *whole);
+        for (const auto& part : parts) write_part(run, o, part, *whole);
+    }
 }
 
 }  // namespace
@@ -179,9 +237,19 @@ Action declare_split(Options& options) {
                 Accept::between(0, 0.99));
     options.add("leave-one-out", o->rule.leave_one_out,
                 "One entry of every row that has two becomes the test part");
+    options.add("leave-last-out", o->rule.leave_last_out,
+                "The same, but the last entry by time (of equal times the greatest column)");
+    options.add("folds", o->rule.folds,
+                "Cut into so many folds: PREFIX.fold1.train.h5, PREFIX.fold1.test.h5, …; by X/fold "
+                "if the matrix has it",
+                Accept::between(0, 1000));
+    options.add("holdout-rows", o->rule.holdout_rows,
+                "Share of the rows that are left out of the training part: PREFIX.test-in.h5 has "
+                "80 % of their entries, PREFIX.test.h5 the rest",
+                Accept::between(0, 0.99));
     options.add("validation", o->rule.validation,
-                "Share of what is left that becomes the validation part; with --leave-one-out any "
-                "share means one more entry of every row that has three",
+                "Share of what is left that becomes the validation part; with --leave-one-out and "
+                "--leave-last-out any share means one more entry of every row that has three",
                 Accept::between(0, 0.99));
     options.add("negatives", o->rule.negatives,
                 "Also PREFIX.negatives.h5: this many columns a row that are in no part",
@@ -189,7 +257,7 @@ Action declare_split(Options& options) {
     options.examples(
         "rankfold split ratings.h5 --holdout 0.1 --validation 0.1 --prefix ratings\n"
         "rankfold split clicks.h5 --leave-one-out --negatives 99 --prefix clicks\n"
-        "mpirun -n 2 rankfold split images.h5 --holdout 0.2 --prefix images");
+        "mpirun -n 2 rankfold split ratings.h5 --folds 5 --prefix ratings");
     return [o](Run& run) {
         run.common.precision == "float" ? run_split<float>(run, *o) : run_split<double>(run, *o);
     };

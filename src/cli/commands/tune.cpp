@@ -1,0 +1,323 @@
+// rankfold tune: ALS over a grid of settings, measured on a validation part; the best is written.
+#include <algorithm>
+#include <cmath>
+#include <set>
+
+#include <fmt/format.h>
+
+#include <rankfold/cli/job.hpp>
+#include <rankfold/cli/run.hpp>
+#include <rankfold/data/tensor_file.hpp>
+
+#include "als_settings.hpp"
+#include "early_stop.hpp"
+
+namespace rankfold::cli {
+
+namespace {
+
+struct TuneCommand {
+    std::string matrix;
+    std::string out;
+    std::vector<Index> factors{64};
+    std::vector<double> lambda{0.1};
+    std::vector<double> exponent{1.0};
+    std::vector<double> alpha{40.0};
+    std::vector<double> unobserved;
+    bool warm_starts = true;
+    AlsSettings fixed;
+    StopRule stop;
+
+    void declare(Options& options) {
+        options.positional("matrix", matrix,
+                           "Matrix file (HDF5), or a job file (TOML) whose keys are these options");
+        options.add("out", out, "Factors file to write: the best of the grid");
+        options.add("factors", factors, "Numbers of factors k", Accept::between(1, 65536));
+        options.add("lambda", lambda, "Ridge weights λ", Accept::at_least(0));
+        options.add("lambda-exponent", exponent, "Exponents ν", Accept::at_least(0));
+        options.add("alpha", alpha, "Implicit: values of α", Accept::at_least(0));
+        options.add("unobserved-weight", unobserved, "Implicit, Rendle's form: values of α0",
+                    Accept::above(0));
+        options.add("warm-starts", warm_starts,
+                    "Each fit starts from that with the λ or the k before");
+        fixed.declare_others(options);
+        stop.declare(options);
+        options.examples(
+            "rankfold tune ratings.h5 --validation 0.1 --factors 16,32 --lambda 0.2,0.1,0.05 "
+            "--out best.h5\n"
+            "mpirun -n 2 rankfold tune clicks.train.h5 --validation clicks.validation.h5 "
+            "--implicit --factors 64,128 --lambda 0.01,0.003 --unobserved-weight 0.1,0.3 --out "
+            "best.h5\n"
+            "rankfold tune tune.toml");
+    }
+};
+
+/// One setting of the grid.
+struct Point {
+    Index k;
+    double lambda;
+    double exponent;
+    double alpha;
+    std::optional<double> unobserved;
+};
+
+/// The grid in the order in which warm starts help: within all else k rising, then λ falling.
+std::vector<Point> grid_of(const TuneCommand& o) {
+    const std::set<Index> ks(o.factors.begin(), o.factors.end());
+    const std::set<double, std::greater<>> lambdas(o.lambda.begin(), o.lambda.end());
+    std::vector<std::optional<double>> weights(o.unobserved.begin(), o.unobserved.end());
+    if (weights.empty()) weights.emplace_back();
+    std::vector<Point> points;
+    for (const auto& weight : weights) {
+        for (const double alpha : o.alpha) {
+            for (const double exponent : o.exponent) {
+                for (const Index k : ks) {
+                    for (const double lambda : lambdas) {
+                        points.push_back({k, lambda, exponent, alpha, weight});
+                    }
+                }
+            }
+        }
+    }
+    return points;
+}
+
+/// What is varied, as the table's first columns say it.
+std::vector<std::pair<std::string, double>> shown(const TuneCommand& o, const Point& p) {
+    std::vector<std::pair<std::string, double>> columns{{"factors", static_cast<double>(p.k)},
+                                                        {"lambda", p.lambda}};
+    if (o.exponent.size() > 1) columns.emplace_back("lambda-exponent", p.exponent);
+    if (o.alpha.size() > 1) columns.emplace_back("alpha", p.alpha);
+    if (p.unobserved) columns.emplace_back("unobserved-weight", *p.unobserved);
+    return columns;
+}
+
+template <Real R>
+class Tuning {
+public:
+    Tuning(Run& run, const TuneCommand& o)
+        : run_{run}, o_{o}, data_{load_training<R>(run, o.matrix, o.stop)} {}
+
+    /// Checks all settings before any work.
+    void check() {
+        for (const Point& point : grid_of(o_)) check_problem(*data_.train, options_of(point));
+        static_cast<void>(EarlyStop<R>(run_, o_.stop, data_, !o_.fixed.als.implicit));
+    }
+
+    void search() {
+        report_empty_lines(run_, *data_.train);
+        std::shared_ptr<const Factors<R>> first_of_k;  // of the k before, with the first λ
+        std::shared_ptr<const Factors<R>> before;
+        std::optional<Point> last;
+        for (const Point& point : grid_of(o_)) {
+            const bool same_rest = last && last->exponent == point.exponent &&
+                                   last->alpha == point.alpha &&
+                                   last->unobserved == point.unobserved;
+            if (!same_rest) {
+                first_of_k = before = nullptr;
+            } else if (last->k != point.k) {
+                before = first_of_k;
+            }
+            const bool first = !same_rest || last->k != point.k;
+            const auto fitted = fit(point, o_.warm_starts ? before : nullptr);
+            if (fitted) before = fitted;
+            if (first && fitted) first_of_k = fitted;
+            last = point;
+        }
+        if (!best_) {
+            throw Error(Fault::check, "none of the settings of the grid could be fitted", true);
+        }
+    }
+
+    void write() {
+        auto factors = std::make_shared<Factors<R>>(std::move(*best_));
+        factors->options = settings_of(best_point_).dump();
+        write_factors(o_.out, *factors,
+                      {.command = "tune",
+                       .options = run_.options.dump(),
+                       .input_digest = digest_text(data_.train->digest)});
+        run_.digest = digest_text(digest(run_.comm, factors->tensors()));
+        run_.result["table"] = table_;
+        run_.result["best"] = best_row_;
+        run_.result["validation"] = best_validation_;
+        std::string text;
+        for (const auto& [name, value] : shown(o_, best_point_)) {
+            text += fmt::format(" --{} {:g}", name, value);
+        }
+        run_.say(fmt::format("best:{}; wrote {}", text, o_.out));
+        run_.handover.leave(o_.out, factors);
+    }
+
+private:
+    [[nodiscard]] AlsOptions options_of(const Point& point) const {
+        AlsOptions options = o_.fixed.resolved(run_.common);
+        options.k = point.k;
+        options.lambda = point.lambda;
+        options.lambda_exponent = point.exponent;
+        options.alpha = point.alpha;
+        options.unobserved_weight = point.unobserved;
+        return options;
+    }
+
+    /// The options with which `als` would make the factors of a point.
+    [[nodiscard]] nlohmann::ordered_json settings_of(const Point& point) const {
+        auto settings = run_.options;
+        settings["factors"] = point.k;
+        settings["lambda"] = point.lambda;
+        settings["lambda-exponent"] = point.exponent;
+        settings["alpha"] = point.alpha;
+        settings["unobserved-weight"] = nullptr;
+        if (point.unobserved) settings["unobserved-weight"] = *point.unobserved;
+        return settings;
+    }
+
+    /// Fits one point, adds its line to the table and keeps it if it is the best. Null if its
+    /// numbers broke down.
+    std::shared_ptr<const Factors<R>> fit(const Point& point,
+                                          std::shared_ptr<const Factors<R>> init) {
+        EarlyStop<R> early(run_, o_.stop, data_, !o_.fixed.als.implicit);
+        Steering steering;
+        Index sweeps = 0;
+        steering.after = [&](const Progress& progress, const TensorList&) {
+            sweeps = progress.step;
+            return Verdict::go_on;
+        };
+        if (init) steering = warm_start<R>(std::move(init), data_.train, point.k, steering);
+        const double start = monotonic_seconds();
+        auto factors = std::make_shared<Factors<R>>();
+        std::string trouble;
+        try {
+            *factors = fit_als(*data_.train, options_of(point), early.around(steering));
+            early.finish(*factors);
+        } catch (const Error& error) {
+            if (error.fault() != Fault::check) throw;
+            trouble = error.what();
+        }
+        add_line(point, early, sweeps, monotonic_seconds() - start, trouble);
+        if (!trouble.empty()) return nullptr;
+        const bool better = !best_ || (early.greater_is_better() ? early.best() > best_value_
+                                                                 : early.best() < best_value_);
+        if (better) {
+            best_ = copy_of(*factors);
+            best_value_ = early.best();
+            best_point_ = point;
+            best_row_ = table_.back();
+            best_validation_ = run_.result["validation"];
+        }
+        return factors;
+    }
+
+    static Factors<R> copy_of(const Factors<R>& factors) {
+        Factors<R> copy;
+        copy.rows = factors.rows.clone();
+        copy.cols = factors.cols.clone();
+        if (factors.row_bias) copy.row_bias = factors.row_bias->clone();
+        if (factors.col_bias) copy.col_bias = factors.col_bias->clone();
+        copy.global_mean = factors.global_mean;
+        copy.method = factors.method;
+        copy.ids = factors.ids;
+        copy.history = factors.history;
+        return copy;
+    }
+
+    void add_line(const Point& point, const EarlyStop<R>& early, Index sweeps, double seconds,
+                  const std::string& trouble) {
+        std::string header;
+        std::string line;
+        nlohmann::ordered_json row;
+        for (const auto& [name, value] : shown(o_, point)) {
+            const std::size_t width = std::max<std::size_t>(8, name.size());
+            header += fmt::format("{:>{}}  ", name, width);
+            line += fmt::format("{:>{}}  ", fmt::format("{:g}", value), width);
+            row[name] = value;
+        }
+        if (table_.empty()) {
+            run_.say(fmt::format("{}{:>6}  {:>6}  {:>12}  {:>8}", header, "sweeps", "best",
+                                 early.metric(), "seconds"));
+        }
+        if (trouble.empty()) {
+            row["sweeps"] = sweeps;
+            row["best_sweep"] = early.best_step();
+            row[early.metric()] = early.best();
+            line += fmt::format("{:>6}  {:>6}  {:>12.5f}  {:>8.2f}", sweeps, early.best_step(),
+                                early.best(), seconds);
+        } else {
+            row["trouble"] = trouble;
+            line += trouble;
+        }
+        table_.push_back(std::move(row));
+        run_.say(line);
+    }
+
+    Run& run_;
+    const TuneCommand& o_;
+    TrainingData<R> data_;
+    nlohmann::ordered_json table_ = nlohmann::ordered_json::array();
+    std::optional<Factors<R>> best_;
+    double best_value_ = 0.0;
+    Point best_point_{};
+    nlohmann::ordered_json best_row_;
+    nlohmann::ordered_json best_validation_;
+};
+
+template <Real R>
+void run_tune(Run& run, const TuneCommand& o) {
+    run.check_output(o.out, {o.matrix, o.stop.validation});
+    if (o.stop.validation.empty()) {
+        throw input_error(
+            "tune: --validation FILE or a share is missing, on which the settings are compared");
+    }
+    Tuning<R> tuning(run, o);
+    tuning.check();
+    if (run.common.dry_run) return;
+    tuning.search();
+    tuning.write();
+}
+
+/// The settings of a job file, under those that the command line gave itself.
+void read_settings(Run& run, TuneCommand& o, const Options& given) {
+    const std::string file = o.matrix;
+    o = {};
+    Options table("tune", "");
+    o.declare(table);
+    std::vector<std::string> arguments;
+    const auto known = table.names();
+    for (const auto& [key, text] : flat_settings(read_job_text(run.comm, file), file)) {
+        if (std::ranges::find(known, key) == known.end()) {
+            throw input_error(file, ": there is no option ", key, did_you_mean(key, known));
+        }
+        if (key != "matrix" && given.given(key)) continue;
+        if (table.is_positional(key)) {
+            arguments.push_back(text);
+        } else if (table.is_flag(key)) {
+            arguments.push_back((text == "true" ? "--" : "--no-") + key);
+        } else {
+            arguments.push_back("--" + key + "=" + text);
+        }
+    }
+    for (const auto& name : known) {
+        if (name != "matrix" && given.given(name)) {
+            const auto& value = run.options[name];
+            std::string text = value.is_string() ? value.get<std::string>() : value.dump();
+            if (value.is_array()) text = text.substr(1, text.size() - 2);
+            arguments.push_back(value.is_boolean() ? (value.get<bool>() ? "--" : "--no-") + name
+                                                   : "--" + name + "=" + text);
+        }
+    }
+    static_cast<void>(table.parse(arguments));
+    const auto resolved = table.resolved();
+    for (const auto& [name, value] : resolved.items()) run.options[name] = value;
+}
+
+}  // namespace
+
+Action declare_tune(Options& options) {
+    auto o = std::make_shared<TuneCommand>();
+    o->declare(options);
+    return [o, &options](Run& run) {
+        if (o->matrix.ends_with(".toml")) read_settings(run, *o, options);
+        run.common.precision == "float" ? run_tune<float>(run, *o) : run_tune<double>(run, *o);
+    };
+}
+
+}  // namespace rankfold::cli
