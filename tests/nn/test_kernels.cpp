@@ -88,12 +88,12 @@ TYPED_TEST(NnKernels, UpdatesReportAGradientThatIsNotFinite) {
     AlignedVector<R> w(32, R{0});
     AlignedVector<R> m(32, R{0});
     AlignedVector<R> v(32, R{0});
-    const AdamStep step{0.1, 0.9, 0.999, 1.0, 1e-8};
+    const UpdateStep step{.rate = 0.1, .beta1 = 0.9};
     EXPECT_TRUE((adam_update<R>(step, g, w, m, v, w)));
-    EXPECT_TRUE((momentum_update<R>(0.1, 0.9, g, w, m, w)));
+    EXPECT_TRUE((momentum_update<R>(step, g, w, m, w)));
     g[21] = std::numeric_limits<R>::infinity();
     EXPECT_FALSE((adam_update<R>(step, g, w, m, v, w)));
-    EXPECT_FALSE((momentum_update<R>(0.1, 0.9, g, w, m, w)));
+    EXPECT_FALSE((momentum_update<R>(step, g, w, m, w)));
 }
 
 }  // namespace rankfold::test

@@ -41,8 +41,9 @@ public:
         : network_{network}, loss_{loss}, targets_{targets_for(loss, network.outputs())} {
         for (Index i = 0; i < rows; ++i) ids_.push_back(100 + i);
         network_.prepare(rows);
-        ws_ = network_.workspace(rows, Purpose::training);
+        ws_ = network_.workspace(rows, Purpose::training, 2);
         ws_.rows = rows;
+        ws_.ends = {3, rows};
         const Index width = network_.graph().inputs.front().width;
         ws_.inputs.front() = random_matrix(rows, width, 1);
         Index stream =
@@ -69,19 +70,13 @@ public:
         auto& arena = network_.arena();
         std::vector<double> gradient(static_cast<std::size_t>(arena.size()), 0.0);
         loss();
+        const std::vector<Range> all{{0, 2}};  // the node of both blocks
         for (Index l = network_.layers() - 1; l >= 0; --l) {
             network_.begin_backward(l, ws_);
             for (const auto& tensor : arena.tensors()) {
                 if (tensor.layer != l || !tensor.trained) continue;
-                const Index width = std::max<Index>(tensor.cols, 1);
-                const Index half = tensor.rows / 2;  // tiles must fit together
-                for (const Range tile : {Range{0, half}, Range{half, tensor.rows}}) {
-                    double* to = gradient.data() + tensor.offset + tile.begin * width;
-                    network_.gradient(tensor, tile, ws_,
-                                      tensor.cols == 0
-                                          ? MatrixView<double>(to, 1, tile.size())
-                                          : MatrixView<double>(to, tile.size(), width));
-                }
+                double* to = gradient.data() + tensor.offset;
+                network_.gradient(tensor, all, {&to, 1}, false, ws_);
             }
             network_.input_gradient(l, ws_);
         }
@@ -253,7 +248,7 @@ TEST_F(NetworkForward, NamesTheFirstLayerThatIsNotFinite) {
     auto ws = network.workspace(2, Purpose::inference);
     ws.rows = 2;
     network.forward(ws);
-    const auto found = network.first_non_finite(ws);
+    const auto found = network.first_non_finite(ws, {0, 2});
     ASSERT_TRUE(found.has_value());
     EXPECT_EQ(found->first, "hidden2");
     EXPECT_EQ(found->second, 0);
