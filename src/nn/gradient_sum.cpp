@@ -83,9 +83,8 @@ void GradientSum<R>::start(Index b) {
     }
     const double others = static_cast<double>(bucket(b).size() - mine);
     comm_->ledger().predict_bytes(others * static_cast<double>(nodes_.size() * sizeof(R)));
-    pending_[at(b)] =
-        comm_->start_all_to_all(from, send_counts, std::span<R>(received_[at(b)]), recv_counts,
-                                OwnPart::stays);
+    pending_[at(b)] = comm_->start_all_to_all(from, send_counts, std::span<R>(received_[at(b)]),
+                                              recv_counts, OwnPart::stays);
 }
 
 template <Real R>
@@ -99,8 +98,7 @@ void GradientSum<R>::finish(Index b) {
     if (options_.owner || comm_->size() == 1) return;
     const Range all = bucket(b);
     if (mpi_sums()) {
-        const std::span<R> mine =
-            std::span<R>(partials_[0]).subspan(at(all.begin), at(all.size()));
+        const std::span<R> mine = std::span<R>(partials_[0]).subspan(at(all.begin), at(all.size()));
         const double p = comm_->size();
         comm_->ledger().predict_bytes(2.0 * (p - 1.0) / p * static_cast<double>(mine.size_bytes()));
         comm_->all_reduce(mine, Reduce::sum);

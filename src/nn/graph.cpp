@@ -63,6 +63,10 @@ Json json_of(const LayerSpec& layer) {
 
 }  // namespace
 
+std::string kind_name(LayerKind kind) {
+    return name_of(kinds, kind);
+}
+
 std::string activation_name(Activation f) {
     return name_of(activations, f);
 }
@@ -178,6 +182,9 @@ void Graph::check() const {
         if (!fits(layer.outputs)) throw wrong("has no proper number of outputs");
         if (!(layer.dropout >= 0.0 && layer.dropout < 1.0))
             throw wrong("has dropout not in [0, 1)");
+        if (layer.activation == Activation::softmax && layer.dropout > 0.0) {
+            throw wrong("has softmax and dropout, which do not go together");
+        }
         if (layer.kind == LayerKind::factored && !fits(layer.inner)) {
             throw wrong("has no proper inner size");
         }
@@ -204,6 +211,25 @@ Graph dense_chain(Index width, const std::vector<Index>& hidden, Index outputs,
         before = graph.layers.back().name;
     }
     graph.layers.push_back({.name = "output", .inputs = {before}, .outputs = outputs});
+    return graph;
+}
+
+Graph with_layer_norms(const Graph& chain) {
+    Graph graph{.inputs = chain.inputs, .layers = {}};
+    std::string before = chain.inputs.front().name;
+    for (LayerSpec layer : chain.layers) {
+        layer.inputs = {before};
+        if (layer.name != "output") {
+            graph.layers.push_back(layer);
+            graph.layers.back().activation = Activation::identity;
+            graph.layers.back().dropout = 0.0;
+            layer.kind = LayerKind::norm;
+            layer.inputs = {layer.name};
+            layer.name += "_norm";
+        }
+        before = layer.name;
+        graph.layers.push_back(layer);
+    }
     return graph;
 }
 

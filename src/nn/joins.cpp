@@ -137,16 +137,15 @@ void softmax_gradient(MatrixView<const R> a, MatrixView<R> d) {
     }
 }
 
-#define RANKFOLD_INSTANTIATE(R)                                                                  \
-    template void join_forward(LayerKind, const std::vector<MatrixView<const R>>&,               \
-                               MatrixView<R>);                                                   \
-    template void join_gradient(LayerKind, const std::vector<MatrixView<const R>>&, std::size_t, \
-                                MatrixView<const R>, bool, MatrixView<R>);                       \
-    template void norm_forward(MatrixView<const R>, std::span<const R>, MatrixView<R>,           \
-                               std::vector<R>&, MatrixView<R>);                                  \
-    template void norm_gradient(MatrixView<const R>, const std::vector<R>&, std::span<const R>,  \
-                                MatrixView<const R>, bool, MatrixView<R>);                       \
-    template void bias_softmax(MatrixView<R>, std::span<const R>);                               \
+#define RANKFOLD_INSTANTIATE(R)                                                                    \
+    template void join_forward(LayerKind, const std::vector<MatrixView<const R>>&, MatrixView<R>); \
+    template void join_gradient(LayerKind, const std::vector<MatrixView<const R>>&, std::size_t,   \
+                                MatrixView<const R>, bool, MatrixView<R>);                         \
+    template void norm_forward(MatrixView<const R>, std::span<const R>, MatrixView<R>,             \
+                               std::vector<R>&, MatrixView<R>);                                    \
+    template void norm_gradient(MatrixView<const R>, const std::vector<R>&, std::span<const R>,    \
+                                MatrixView<const R>, bool, MatrixView<R>);                         \
+    template void bias_softmax(MatrixView<R>, std::span<const R>);                                 \
     template void softmax_gradient(MatrixView<const R>, MatrixView<R>);
 RANKFOLD_INSTANTIATE(float)
 RANKFOLD_INSTANTIATE(double)

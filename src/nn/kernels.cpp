@@ -93,9 +93,9 @@ HWY_INLINE Vector<R> gelu_derivative(Vector<R> x) {
     const auto one = hn::Set(d, R{1});
     const auto half = hn::Set(d, static_cast<R>(0.5));
     const auto t = gelu_tanh<R>(x);
-    const auto slope = hn::Mul(
-        hn::Set(d, static_cast<R>(0.7978845608028654)),
-        hn::MulAdd(hn::Set(d, static_cast<R>(0.134145)), hn::Mul(x, x), one));
+    const auto slope =
+        hn::Mul(hn::Set(d, static_cast<R>(0.7978845608028654)),
+                hn::MulAdd(hn::Set(d, static_cast<R>(0.134145)), hn::Mul(x, x), one));
     const auto bend = hn::Mul(hn::Mul(x, hn::NegMulAdd(t, t, one)), slope);
     return hn::Mul(half, hn::Add(hn::Add(one, t), bend));
 }
@@ -119,8 +119,7 @@ void bias_row_impl(const R* bias, R* z, Index n, Activation f) {
             return map(bias, z, n,
                        [](auto b, auto x) HWY_ATTR { return sigmoid<R>(hn::Add(b, x)); });
         case Activation::gelu:
-            return map(bias, z, n,
-                       [](auto b, auto x) HWY_ATTR { return gelu<R>(hn::Add(b, x)); });
+            return map(bias, z, n, [](auto b, auto x) HWY_ATTR { return gelu<R>(hn::Add(b, x)); });
         case Activation::softmax:
             return;
     }
@@ -146,9 +145,8 @@ void derivative_row_impl(const R* a, R* d, Index n, Activation f) {
                 return hn::Mul(x, hn::Mul(y, hn::Sub(one, y)));
             });
         case Activation::gelu:
-            return map(a, d, n, [](auto y, auto x) HWY_ATTR {
-                return hn::Mul(x, gelu_derivative<R>(y));
-            });
+            return map(a, d, n,
+                       [](auto y, auto x) HWY_ATTR { return hn::Mul(x, gelu_derivative<R>(y)); });
         case Activation::softmax:
             return;
     }
@@ -227,13 +225,12 @@ bool adam_impl(const UpdateStep& step, const R* g, const R* w, R* m, R* v, R* ou
     const auto correction = set(step.correction2);
     const auto epsilon = set(step.epsilon);
     return update_all(
-        g, w, m, v, out, n,
-        [=](const R* g1, const R* w1, R* m1, R* v1, R* out1) HWY_ATTR {
+        g, w, m, v, out, n, [=](const R* g1, const R* w1, R* m1, R* v1, R* out1) HWY_ATTR {
             const auto weight = hn::LoadU(d, w1);
             const auto gradient = hn::MulAdd(ridge, weight, hn::Mul(clip, hn::LoadU(d, g1)));
             const auto first = hn::MulAdd(beta1, hn::LoadU(d, m1), hn::Mul(rest1, gradient));
-            const auto second = hn::MulAdd(beta2, hn::LoadU(d, v1),
-                                           hn::Mul(rest2, hn::Mul(gradient, gradient)));
+            const auto second =
+                hn::MulAdd(beta2, hn::LoadU(d, v1), hn::Mul(rest2, hn::Mul(gradient, gradient)));
             hn::StoreU(first, d, m1);
             hn::StoreU(second, d, v1);
             const auto root = hn::MulAdd(hn::Sqrt(second), correction, epsilon);
@@ -248,42 +245,40 @@ bool momentum_impl(const UpdateStep& step, const R* g, const R* w, R* m, R* out,
     const auto momentum = hn::Set(d, static_cast<R>(step.beta1));
     const auto clip = hn::Set(d, static_cast<R>(step.clip));
     const auto ridge = hn::Set(d, static_cast<R>(step.ridge));
-    return update_all(g, w, m, m, out, n,
-                      [=](const R* g1, const R* w1, R* m1, R*, R* out1) HWY_ATTR {
-                          const auto weight = hn::LoadU(d, w1);
-                          const auto gradient =
-                              hn::MulAdd(ridge, weight, hn::Mul(clip, hn::LoadU(d, g1)));
-                          const auto velocity =
-                              hn::MulAdd(momentum, hn::LoadU(d, m1), gradient);
-                          hn::StoreU(velocity, d, m1);
-                          hn::StoreU(hn::NegMulAdd(rate, velocity, weight), d, out1);
-                      });
+    return update_all(
+        g, w, m, m, out, n, [=](const R* g1, const R* w1, R* m1, R*, R* out1) HWY_ATTR {
+            const auto weight = hn::LoadU(d, w1);
+            const auto gradient = hn::MulAdd(ridge, weight, hn::Mul(clip, hn::LoadU(d, g1)));
+            const auto velocity = hn::MulAdd(momentum, hn::LoadU(d, m1), gradient);
+            hn::StoreU(velocity, d, m1);
+            hn::StoreU(hn::NegMulAdd(rate, velocity, weight), d, out1);
+        });
 }
 
-#define RANKFOLD_KERNELS(R, suffix)                                                              \
-    void add_##suffix(const R* x, R* y, Index n) {                                               \
-        add_impl<R>(x, y, n);                                                                    \
-    }                                                                                            \
-    void multiply_##suffix(const R* x, R* z, Index n) {                                          \
-        multiply_impl<R>(x, z, n);                                                               \
-    }                                                                                            \
-    void scale_##suffix(R factor, R* z, Index n) {                                               \
-        scale_impl<R>(factor, z, n);                                                             \
-    }                                                                                            \
-    void bias_row_##suffix(const R* b, R* z, Index n, Activation f) {                            \
-        bias_row_impl<R>(b, z, n, f);                                                            \
-    }                                                                                            \
-    void derivative_row_##suffix(const R* a, R* d, Index n, Activation f) {                      \
-        derivative_row_impl<R>(a, d, n, f);                                                      \
-    }                                                                                            \
-    void shifted_exp_##suffix(R* z, Index n, R* result) {                                        \
-        shifted_exp_impl<R>(z, n, result);                                                       \
-    }                                                                                            \
+#define RANKFOLD_KERNELS(R, suffix)                                                                \
+    void add_##suffix(const R* x, R* y, Index n) {                                                 \
+        add_impl<R>(x, y, n);                                                                      \
+    }                                                                                              \
+    void multiply_##suffix(const R* x, R* z, Index n) {                                            \
+        multiply_impl<R>(x, z, n);                                                                 \
+    }                                                                                              \
+    void scale_##suffix(R factor, R* z, Index n) {                                                 \
+        scale_impl<R>(factor, z, n);                                                               \
+    }                                                                                              \
+    void bias_row_##suffix(const R* b, R* z, Index n, Activation f) {                              \
+        bias_row_impl<R>(b, z, n, f);                                                              \
+    }                                                                                              \
+    void derivative_row_##suffix(const R* a, R* d, Index n, Activation f) {                        \
+        derivative_row_impl<R>(a, d, n, f);                                                        \
+    }                                                                                              \
+    void shifted_exp_##suffix(R* z, Index n, R* result) {                                          \
+        shifted_exp_impl<R>(z, n, result);                                                         \
+    }                                                                                              \
     bool adam_##suffix(const UpdateStep& s, const R* g, const R* w, R* m, R* v, R* out, Index n) { \
-        return adam_impl<R>(s, g, w, m, v, out, n);                                              \
-    }                                                                                            \
-    bool momentum_##suffix(const UpdateStep& s, const R* g, const R* w, R* m, R* out, Index n) { \
-        return momentum_impl<R>(s, g, w, m, out, n);                                             \
+        return adam_impl<R>(s, g, w, m, v, out, n);                                                \
+    }                                                                                              \
+    bool momentum_##suffix(const UpdateStep& s, const R* g, const R* w, R* m, R* out, Index n) {   \
+        return momentum_impl<R>(s, g, w, m, out, n);                                               \
     }
 RANKFOLD_KERNELS(float, f)
 RANKFOLD_KERNELS(double, d)
@@ -303,67 +298,67 @@ Index length(std::size_t n) {
 
 }  // namespace
 
-#define RANKFOLD_EXPORT(R, suffix)                                                                 \
-    HWY_EXPORT(add_##suffix);                                                                      \
-    HWY_EXPORT(multiply_##suffix);                                                                 \
-    HWY_EXPORT(scale_##suffix);                                                                    \
-    HWY_EXPORT(bias_row_##suffix);                                                                 \
-    HWY_EXPORT(derivative_row_##suffix);                                                           \
-    HWY_EXPORT(shifted_exp_##suffix);                                                              \
-    HWY_EXPORT(adam_##suffix);                                                                     \
-    HWY_EXPORT(momentum_##suffix);                                                                 \
-    template <>                                                                                    \
-    void add_to(std::span<const R> x, std::span<R> y) {                                            \
-        RANKFOLD_EXPECT(x.size() == y.size());                                                     \
-        HWY_DYNAMIC_DISPATCH(add_##suffix)(x.data(), y.data(), length(x.size()));                  \
-    }                                                                                              \
-    template <>                                                                                    \
-    void multiply_to(std::span<const R> x, std::span<R> z) {                                       \
-        RANKFOLD_EXPECT(x.size() == z.size());                                                     \
-        HWY_DYNAMIC_DISPATCH(multiply_##suffix)(x.data(), z.data(), length(x.size()));             \
-    }                                                                                              \
-    template <>                                                                                    \
-    void scale(R factor, std::span<R> z) {                                                         \
-        HWY_DYNAMIC_DISPATCH(scale_##suffix)(factor, z.data(), length(z.size()));                  \
-    }                                                                                              \
-    template <>                                                                                    \
-    void bias_activation(MatrixView<R> z, std::span<const R> bias, Activation f) {                 \
-        RANKFOLD_EXPECT(length(bias.size()) == z.cols);                                            \
-        for (Index i = 0; i < z.rows; ++i) {                                                       \
-            HWY_DYNAMIC_DISPATCH(bias_row_##suffix)(bias.data(), z.row(i).data(), z.cols, f);      \
-        }                                                                                          \
-    }                                                                                              \
-    template <>                                                                                    \
-    void activation_gradient(MatrixView<const R> a, Activation f, MatrixView<R> d) {               \
-        RANKFOLD_EXPECT(a.rows == d.rows && a.cols == d.cols);                                     \
-        for (Index i = 0; i < a.rows; ++i) {                                                       \
-            HWY_DYNAMIC_DISPATCH(derivative_row_##suffix)                                          \
-            (a.row(i).data(), d.row(i).data(), a.cols, f);                                         \
-        }                                                                                          \
-    }                                                                                              \
-    template <>                                                                                    \
-    ExpSum<R> shifted_exp(std::span<R> z) {                                                        \
-        R result[2] = {0, 0};                                                                      \
-        if (!z.empty()) {                                                                          \
-            HWY_DYNAMIC_DISPATCH(shifted_exp_##suffix)(z.data(), length(z.size()), result);        \
-        }                                                                                          \
-        return {result[0], result[1]};                                                             \
-    }                                                                                              \
-    template <>                                                                                    \
-    bool adam_update(const UpdateStep& step, std::span<const R> g, std::span<const R> w,           \
-                     std::span<R> m, std::span<R> v, std::span<R> out) {                           \
-        RANKFOLD_EXPECT(w.size() == g.size() && m.size() == g.size());                             \
-        RANKFOLD_EXPECT(v.size() == g.size() && out.size() == g.size());                           \
-        return HWY_DYNAMIC_DISPATCH(adam_##suffix)(step, g.data(), w.data(), m.data(), v.data(),   \
-                                                   out.data(), length(g.size()));                  \
-    }                                                                                              \
-    template <>                                                                                    \
-    bool momentum_update(const UpdateStep& step, std::span<const R> g, std::span<const R> w,       \
-                         std::span<R> m, std::span<R> out) {                                       \
-        RANKFOLD_EXPECT(w.size() == g.size() && m.size() == g.size());                             \
-        RANKFOLD_EXPECT(out.size() == g.size());                                                   \
-        return HWY_DYNAMIC_DISPATCH(momentum_##suffix)(step, g.data(), w.data(), m.data(),         \
-                                                       out.data(), length(g.size()));              \
+#define RANKFOLD_EXPORT(R, suffix)                                                               \
+    HWY_EXPORT(add_##suffix);                                                                    \
+    HWY_EXPORT(multiply_##suffix);                                                               \
+    HWY_EXPORT(scale_##suffix);                                                                  \
+    HWY_EXPORT(bias_row_##suffix);                                                               \
+    HWY_EXPORT(derivative_row_##suffix);                                                         \
+    HWY_EXPORT(shifted_exp_##suffix);                                                            \
+    HWY_EXPORT(adam_##suffix);                                                                   \
+    HWY_EXPORT(momentum_##suffix);                                                               \
+    template <>                                                                                  \
+    void add_to(std::span<const R> x, std::span<R> y) {                                          \
+        RANKFOLD_EXPECT(x.size() == y.size());                                                   \
+        HWY_DYNAMIC_DISPATCH(add_##suffix)(x.data(), y.data(), length(x.size()));                \
+    }                                                                                            \
+    template <>                                                                                  \
+    void multiply_to(std::span<const R> x, std::span<R> z) {                                     \
+        RANKFOLD_EXPECT(x.size() == z.size());                                                   \
+        HWY_DYNAMIC_DISPATCH(multiply_##suffix)(x.data(), z.data(), length(x.size()));           \
+    }                                                                                            \
+    template <>                                                                                  \
+    void scale(R factor, std::span<R> z) {                                                       \
+        HWY_DYNAMIC_DISPATCH(scale_##suffix)(factor, z.data(), length(z.size()));                \
+    }                                                                                            \
+    template <>                                                                                  \
+    void bias_activation(MatrixView<R> z, std::span<const R> bias, Activation f) {               \
+        RANKFOLD_EXPECT(length(bias.size()) == z.cols);                                          \
+        for (Index i = 0; i < z.rows; ++i) {                                                     \
+            HWY_DYNAMIC_DISPATCH(bias_row_##suffix)(bias.data(), z.row(i).data(), z.cols, f);    \
+        }                                                                                        \
+    }                                                                                            \
+    template <>                                                                                  \
+    void activation_gradient(MatrixView<const R> a, Activation f, MatrixView<R> d) {             \
+        RANKFOLD_EXPECT(a.rows == d.rows && a.cols == d.cols);                                   \
+        for (Index i = 0; i < a.rows; ++i) {                                                     \
+            HWY_DYNAMIC_DISPATCH(derivative_row_##suffix)                                        \
+            (a.row(i).data(), d.row(i).data(), a.cols, f);                                       \
+        }                                                                                        \
+    }                                                                                            \
+    template <>                                                                                  \
+    ExpSum<R> shifted_exp(std::span<R> z) {                                                      \
+        R result[2] = {0, 0};                                                                    \
+        if (!z.empty()) {                                                                        \
+            HWY_DYNAMIC_DISPATCH(shifted_exp_##suffix)(z.data(), length(z.size()), result);      \
+        }                                                                                        \
+        return {result[0], result[1]};                                                           \
+    }                                                                                            \
+    template <>                                                                                  \
+    bool adam_update(const UpdateStep& step, std::span<const R> g, std::span<const R> w,         \
+                     std::span<R> m, std::span<R> v, std::span<R> out) {                         \
+        RANKFOLD_EXPECT(w.size() == g.size() && m.size() == g.size());                           \
+        RANKFOLD_EXPECT(v.size() == g.size() && out.size() == g.size());                         \
+        return HWY_DYNAMIC_DISPATCH(adam_##suffix)(step, g.data(), w.data(), m.data(), v.data(), \
+                                                   out.data(), length(g.size()));                \
+    }                                                                                            \
+    template <>                                                                                  \
+    bool momentum_update(const UpdateStep& step, std::span<const R> g, std::span<const R> w,     \
+                         std::span<R> m, std::span<R> out) {                                     \
+        RANKFOLD_EXPECT(w.size() == g.size() && m.size() == g.size());                           \
+        RANKFOLD_EXPECT(out.size() == g.size());                                                 \
+        return HWY_DYNAMIC_DISPATCH(momentum_##suffix)(step, g.data(), w.data(), m.data(),       \
+                                                       out.data(), length(g.size()));            \
     }
 RANKFOLD_EXPORT(float, f)
 RANKFOLD_EXPORT(double, d)

@@ -153,8 +153,8 @@ void Network<R>::initialize(std::uint64_t seed) {
         const double in =
             static_cast<double>(external ? layer.inner : graph_.width(layer.inputs.front()));
         const double out = static_cast<double>(layer.outputs);
-        const bool half = layer.activation == Activation::relu ||
-                          layer.activation == Activation::gelu;
+        const bool half =
+            layer.activation == Activation::relu || layer.activation == Activation::gelu;
         double variance = half ? 2.0 / in : 2.0 / (in + out);
         if (tensor.part == Part::bias) variance = 0.0;
         if (layer.kind == LayerKind::embedding) variance = 0.01;
@@ -219,8 +219,9 @@ Workspace<R> Network<R>::workspace(Index capacity, Purpose purpose, Index blocks
             space.spread.resize(at(capacity));
         }
         if (!layers_[at(l)].map) continue;
-        std::visit([&](const auto& map) { map.reserve(capacity, training ? blocks : 0, space.map); },
-                   *layers_[at(l)].map);
+        std::visit(
+            [&](const auto& map) { map.reserve(capacity, training ? blocks : 0, space.map); },
+            *layers_[at(l)].map);
     }
     return ws;
 }
@@ -469,8 +470,8 @@ double Network<R>::backward_flops(Index rows) const {
 }
 
 template <Real R>
-std::optional<std::pair<std::string, Index>> Network<R>::first_non_finite(
-    const Workspace<R>& ws, Range rows) const {
+std::optional<std::pair<std::string, Index>> Network<R>::first_non_finite(const Workspace<R>& ws,
+                                                                          Range rows) const {
     for (Index l = 0; l < layers(); ++l) {
         for (Index i = rows.begin; i < rows.end; ++i) {
             for (const R x : ws.layers[at(l)].output.row(i)) {

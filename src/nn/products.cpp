@@ -210,8 +210,7 @@ void row_products(WeightSide side, MatrixView<const R> x, MatrixView<const R> w,
             const Range cols{s * slab_rows, std::min((s + 1) * slab_rows, z.cols)};
             const Index quads = in_quads(cols.size());
             const Index packed_size = quads * quad_stride(terms.size());
-            R* const slab =
-                at_least(space.slabs[at(thread)], packed_size + 2 * slab_rows * width);
+            R* const slab = at_least(space.slabs[at(thread)], packed_size + 2 * slab_rows * width);
             R* const tile = slab + packed_size;
             if (by_row) {
                 pack_rows_in_quads<R>(w.row_block(cols).col_block(terms), slab);
@@ -252,8 +251,8 @@ void block_products(MatrixView<const R> d, MatrixView<const R> x, std::span<cons
                          std::min((task / panels + 1) * slab_rows, d.cols)};
         const Range cols{task % panels * width, std::min((task % panels + 1) * width, x.cols)};
         R* const tile = at_least(space.slabs[at(thread)], (levels + 1) * slab_rows * width);
-        const TileTree<R> tree(quads + rows.begin / quad_rows * quad_stride(d.rows), d.rows, in_quads(rows.size()), ends,
-                               tile + slab_rows * width);
+        const TileTree<R> tree(quads + rows.begin / quad_rows * quad_stride(d.rows), d.rows,
+                               in_quads(rows.size()), ends, tile + slab_rows * width);
         const bool whole = cols.size() == width && rows.size() % quad_rows == 0;
         for (std::size_t n = 0; n < nodes.size(); ++n) {
             const R* panel = packed + task % panels * width * x.rows;
@@ -273,12 +272,12 @@ void block_products(MatrixView<const R> d, MatrixView<const R> x, std::span<cons
     });
 }
 
-#define RANKFOLD_INSTANTIATE(R)                                                                 \
-    template void row_products(WeightSide, MatrixView<const R>, MatrixView<const R>,            \
-                               const Epilogue<R>&, MatrixView<R>, ProductSpace<R>&);            \
-    template void block_products(MatrixView<const R>, MatrixView<const R>,                      \
-                                 std::span<const Index>, std::span<const Range>,                \
-                                 std::span<R* const>, bool, ProductSpace<R>&);
+#define RANKFOLD_INSTANTIATE(R)                                                                    \
+    template void row_products(WeightSide, MatrixView<const R>, MatrixView<const R>,               \
+                               const Epilogue<R>&, MatrixView<R>, ProductSpace<R>&);               \
+    template void block_products(MatrixView<const R>, MatrixView<const R>, std::span<const Index>, \
+                                 std::span<const Range>, std::span<R* const>, bool,                \
+                                 ProductSpace<R>&);
 RANKFOLD_INSTANTIATE(float)
 RANKFOLD_INSTANTIATE(double)
 #undef RANKFOLD_INSTANTIATE

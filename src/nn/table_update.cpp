@@ -57,11 +57,12 @@ void TableUpdate<R>::plan(Side& side, const Workspace<R>& ws) {
         }
         return;
     }
-    const auto foreign = std::ranges::count_if(side.needed, [&](Index r) { return !own.contains(r); });
-    comm_->ledger().predict_bytes(static_cast<double>((foreign + comm_->size() - 1) *
-                                                      static_cast<Index>(sizeof(Index))));
-    side.exchange = std::make_unique<RowExchange>(*comm_, side.layout, ExchangeScheme::needed,
-                                                  side.needed);
+    const auto foreign =
+        std::ranges::count_if(side.needed, [&](Index r) { return !own.contains(r); });
+    comm_->ledger().predict_bytes(
+        static_cast<double>((foreign + comm_->size() - 1) * static_cast<Index>(sizeof(Index))));
+    side.exchange =
+        std::make_unique<RowExchange>(*comm_, side.layout, ExchangeScheme::needed, side.needed);
     for (const Index row : side.exchange->rows_sent()) {
         side.requests.emplace_back(row, std::ssize(side.requests));
     }
@@ -225,11 +226,10 @@ void TableUpdate<R>::gather() {
         for (Table& table : side.tables) {
             std::vector<Index> counts = side.layout.rank_row_counts();
             for (Index& n : counts) n *= table.values.cols;
-            const auto own = static_cast<double>(counts[at(comm_->rank())] *
-                                                 static_cast<Index>(sizeof(R)));
+            const auto own =
+                static_cast<double>(counts[at(comm_->rank())] * static_cast<Index>(sizeof(R)));
             comm_->ledger().predict_bytes(own * (comm_->size() - 1));
-            const std::span<R> whole(table.values.data,
-                                     at(table.values.rows * table.values.cols));
+            const std::span<R> whole(table.values.data, at(table.values.rows * table.values.cols));
             comm_->start_all_gather(counts, whole).wait();
         }
     }
@@ -241,8 +241,7 @@ void TableUpdate<R>::list(bool second, TensorList& state) {
         for (Table& table : side.tables) {
             const Index total = table.values.rows * table.values.cols;
             const Index first = own_rows(side).begin * table.values.cols;
-            state.add_part("moments/first/" + table.path, total, first,
-                           std::span<R>(table.first));
+            state.add_part("moments/first/" + table.path, total, first, std::span<R>(table.first));
             if (!second) continue;
             state.add_part("moments/second/" + table.path, total, first,
                            std::span<R>(table.second));

@@ -112,8 +112,8 @@ HWY_INLINE void transpose_block(const double* from, Index ld_from, double* to, I
 }
 #endif
 
-/// Rows [first, last) of `from` to columns of `to`, row after row of `to` if its rows are the longer
-/// ones: neighbouring elements of far rows must not be written long after one another.
+/// Rows [first, last) of `from` to columns of `to`, row after row of `to` if its rows are the
+/// longer ones: neighbouring elements of far rows must not be written long after one another.
 template <class R>
 HWY_INLINE void transpose_strip(const R* from, Index ld_from, Index rows, Range cols, R* to,
                                 Index ld_to) {
@@ -148,14 +148,14 @@ void transpose_impl(const R* from, Index ld_from, Index rows, Index cols, R* to,
     }
 }
 
-#define RANKFOLD_KERNELS(R, suffix)                                                              \
-    void product_##suffix(Index depth, const R* a, Index quad_stride, Index quads, const R* b,   \
-                          const R* addend, Index ld_addend, R* out, Index ld) {                  \
-        tile_product_impl<R>(depth, a, quad_stride, quads, b, addend, ld_addend, out, ld);       \
-    }                                                                                            \
-    void transpose_##suffix(const R* from, Index ld_from, Index rows, Index cols, R* to,         \
-                            Index ld_to) {                                                       \
-        transpose_impl<R>(from, ld_from, rows, cols, to, ld_to);                                 \
+#define RANKFOLD_KERNELS(R, suffix)                                                            \
+    void product_##suffix(Index depth, const R* a, Index quad_stride, Index quads, const R* b, \
+                          const R* addend, Index ld_addend, R* out, Index ld) {                \
+        tile_product_impl<R>(depth, a, quad_stride, quads, b, addend, ld_addend, out, ld);     \
+    }                                                                                          \
+    void transpose_##suffix(const R* from, Index ld_from, Index rows, Index cols, R* to,       \
+                            Index ld_to) {                                                     \
+        transpose_impl<R>(from, ld_from, rows, cols, to, ld_to);                               \
     }
 RANKFOLD_KERNELS(float, f)
 RANKFOLD_KERNELS(double, d)
@@ -167,20 +167,20 @@ HWY_AFTER_NAMESPACE();
 #if HWY_ONCE
 namespace rankfold {
 
-#define RANKFOLD_EXPORT(R, suffix)                                                               \
-    HWY_EXPORT(product_##suffix);                                                                \
-    HWY_EXPORT(transpose_##suffix);                                                              \
-    template <>                                                                                  \
-    void tile_product(Index depth, const R* a, Index quad_stride, Index quads, const R* b,       \
-                      const R* addend, Index ld_addend, R* out, Index ld) {                      \
-        HWY_DYNAMIC_DISPATCH(product_##suffix)                                                   \
-        (depth, a, quad_stride, quads, b, addend, ld_addend, out, ld);                           \
-    }                                                                                            \
-    template <>                                                                                  \
-    void transpose_into(MatrixView<const R> from, MatrixView<R> to) {                            \
-        RANKFOLD_EXPECT(from.rows == to.cols && from.cols == to.rows);                           \
-        HWY_DYNAMIC_DISPATCH(transpose_##suffix)                                                 \
-        (from.data, from.ld, from.rows, from.cols, to.data, to.ld);                              \
+#define RANKFOLD_EXPORT(R, suffix)                                                         \
+    HWY_EXPORT(product_##suffix);                                                          \
+    HWY_EXPORT(transpose_##suffix);                                                        \
+    template <>                                                                            \
+    void tile_product(Index depth, const R* a, Index quad_stride, Index quads, const R* b, \
+                      const R* addend, Index ld_addend, R* out, Index ld) {                \
+        HWY_DYNAMIC_DISPATCH(product_##suffix)                                             \
+        (depth, a, quad_stride, quads, b, addend, ld_addend, out, ld);                     \
+    }                                                                                      \
+    template <>                                                                            \
+    void transpose_into(MatrixView<const R> from, MatrixView<R> to) {                      \
+        RANKFOLD_EXPECT(from.rows == to.cols && from.cols == to.rows);                     \
+        HWY_DYNAMIC_DISPATCH(transpose_##suffix)                                           \
+        (from.data, from.ld, from.rows, from.cols, to.data, to.ld);                        \
     }
 RANKFOLD_EXPORT(float, f)
 RANKFOLD_EXPORT(double, d)

@@ -66,7 +66,8 @@ Trainer<R>::Trainer(Network<R>& network, SamplesRef<R> samples, Loss loss,
       optimizer_{options.optimizer, owned_slices(sum_, comm_->rank())},
       tables_{*comm_, network, sum_} {
     if (options.accumulate > 1 && has_tables()) {
-        throw input_error("a network with embeddings computes a batch in one pass; leave out --accumulate");
+        throw input_error(
+            "a network with embeddings computes a batch in one pass; leave out --accumulate");
     }
     Index longest = 0;
     for (Index b = 0; b < samples.blocks(); ++b) {
@@ -100,7 +101,8 @@ void Trainer<R>::plan_pieces() {
         for (auto tensor = tensors.rbegin(); tensor != tensors.rend(); ++tensor) {
             if (!tensor->summed()) continue;
             // up to the next tensor, with the zeros between
-            const Index whole = (tensor->size() + line_elements - 1) / line_elements * line_elements;
+            const Index whole =
+                (tensor->size() + line_elements - 1) / line_elements * line_elements;
             const Range mine{std::max(own.begin, tensor->offset),
                              std::min(own.end, tensor->offset + whole)};
             for (Index first = mine.begin; first < mine.end; first += piece_elements) {
@@ -245,9 +247,8 @@ void Trainer<R>::forward(Index epoch, double factor) {
         for (Index c = 0; c < b; ++c) begin += std::ssize(batches_[at(c)].samples);
         const Index count = std::ssize(batches_[at(b)].samples);
         const Index each = samples_.rows_per_sample();
-        const double loss =
-            loss_gradient(loss_, batches_[at(b)].targets, factor,
-                          d.row_block({begin * each, (begin + count) * each}));
+        const double loss = loss_gradient(loss_, batches_[at(b)].targets, factor,
+                                          d.row_block({begin * each, (begin + count) * each}));
         epoch_loss_[at(b)] += loss;
         finite_loss_[at(b)] = std::isfinite(loss) ? 1 : 0;
     }
@@ -426,15 +427,15 @@ Error Trainer<R>::failure(Index number, Index code) const {
     if (code >= samples_.blocks()) {
         const auto t = at(code - samples_.blocks());
         const std::string what =
-            t < tensors.size()
-                ? "layer " + network_->graph().layers[at(tensors[t].layer)].name
-                : std::string("an embedding");
+            t < tensors.size() ? "layer " + network_->graph().layers[at(tensors[t].layer)].name
+                               : std::string("an embedding");
         return {Fault::check, concat("the gradient of ", what, " is not finite ", when, advice)};
     }
     const Index each = samples_.rows_per_sample();
     Index first = 0;  // row of the failing block
     for (Index b = 0; b < code - blocks_.begin; ++b) first += std::ssize(batches_[at(b)].samples);
-    const Range rows{first * each, (first + std::ssize(batches_[at(code - blocks_.begin)].samples)) * each};
+    const Range rows{first * each,
+                     (first + std::ssize(batches_[at(code - blocks_.begin)].samples)) * each};
     const auto [layer, row] = network_->first_non_finite(ws_, rows).value_or(
         std::pair{network_->graph().layers.back().name, rows.begin});
     return {Fault::check, concat("the loss is not finite ", when, ", from layer ", layer,

@@ -22,7 +22,7 @@ struct ParameterTensor {
     Index cols = 0;  ///< 0 for a vector
     bool trained = true;
     bool table = false;  ///< an embedding: a step's gradient has few rows, see TableUpdate
-    Index offset = 0;  ///< of element (0, 0) in the arena
+    Index offset = 0;    ///< of element (0, 0) in the arena
 
     [[nodiscard]] Index size() const noexcept { return rows * std::max<Index>(cols, 1); }
     /// True if its gradient is summed with those of all others.

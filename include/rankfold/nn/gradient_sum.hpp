@@ -12,8 +12,8 @@
 
 namespace rankfold {
 
-/// out ← Σ over a node's blocks of what leaf(block, to) writes to `to` (out.size() elements), in the
-/// order of the tree. Allocates a copy of `out` for each level of the tree.
+/// out ← Σ over a node's blocks of what leaf(block, to) writes to `to` (out.size() elements), in
+/// the order of the tree. Allocates a copy of `out` for each level of the tree.
 template <Real R, class Leaf>
 void sum_tree(Range node, std::span<R> out, const Leaf& leaf) {
     if (node.size() == 1) {
@@ -51,7 +51,8 @@ struct SumOptions {
 template <Real R>
 class GradientSum {
 public:
-    /// @param blocks       micro-batches; rank r has even_part(blocks, p, r). Not reproducible: each
+    /// @param blocks       micro-batches; rank r has even_part(blocks, p, r). Not reproducible:
+    /// each
     ///                     rank has one
     /// @param bucket_ends  multiples of 16, increasing; the last is the array's length
     /// @pre the same on all ranks of `comm`, which must outlive this

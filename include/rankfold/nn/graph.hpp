@@ -32,8 +32,8 @@ enum class Origin {
     return kind == LayerKind::dense || kind == LayerKind::factored;
 }
 
-/// One layer: output = dropout(activation(linear part)); only dense, factored and norm ones have bias,
-/// activation and dropout.
+/// One layer: output = dropout(activation(linear part)); only dense, factored and norm ones have
+/// bias, activation and dropout.
 struct LayerSpec {
     std::string name;
     LayerKind kind = LayerKind::dense;
@@ -89,6 +89,13 @@ private:
 /// @param dropout  of the hidden layers
 [[nodiscard]] Graph dense_chain(Index width, const std::vector<Index>& hidden, Index outputs,
                                 Activation activation, double dropout);
+
+/// The same chain with a layer norm between the linear part of each hidden layer and its
+/// activation.
+[[nodiscard]] Graph with_layer_norms(const Graph& chain);
+
+/// The name of a kind in graphs: dense, factored, …
+[[nodiscard]] std::string kind_name(LayerKind kind);
 
 /// The name of an activation in graphs and options: identity, relu, tanh, sigmoid, gelu, softmax.
 [[nodiscard]] std::string activation_name(Activation f);

@@ -27,7 +27,8 @@ template <Real R>
 void norm_forward(MatrixView<const R> x, std::span<const R> gain, MatrixView<R> unit,
                   std::vector<R>& spread, MatrixView<R> z);
 
-/// dx ← the gradient with respect to x (or dx + it): spread (e − mean(e) − x̂ mean(e ∘ x̂)), e = gain ∘ d.
+/// dx ← the gradient with respect to x (or dx + it): spread (e − mean(e) − x̂ mean(e ∘ x̂)), e = gain
+/// ∘ d.
 template <Real R>
 void norm_gradient(MatrixView<const R> unit, const std::vector<R>& spread, std::span<const R> gain,
                    MatrixView<const R> d, bool add, MatrixView<R> dx);

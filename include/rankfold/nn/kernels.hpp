@@ -48,10 +48,10 @@ void scale(R factor, std::span<R> z);
 /// What one update needs besides vectors. The gradient is g' = clip · g + ridge · w.
 struct UpdateStep {
     double rate = 0.0;
-    double clip = 1.0;    ///< shrinks the gradient to the largest norm allowed
-    double ridge = 0.0;   ///< weight decay by the gradient
-    double keep = 1.0;    ///< AdamW's decay: w is multiplied by 1 − rate · decay first
-    double beta1 = 0.9;   ///< Adam's; for SGD: the momentum
+    double clip = 1.0;   ///< shrinks the gradient to the largest norm allowed
+    double ridge = 0.0;  ///< weight decay by the gradient
+    double keep = 1.0;   ///< AdamW's decay: w is multiplied by 1 − rate · decay first
+    double beta1 = 0.9;  ///< Adam's; for SGD: the momentum
     double beta2 = 0.999;
     double correction1 = 1.0;  ///< 1 / (1 − beta1^t)
     double correction2 = 1.0;  ///< 1 / sqrt(1 − beta2^t)

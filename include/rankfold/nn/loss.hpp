@@ -8,16 +8,17 @@
 
 namespace rankfold {
 
-/// A loss; that of a set of samples is the mean over them. w is a sample's weight, 1 if none is given.
+/// A loss; that of a set of samples is the mean over them. w is a sample's weight, 1 if none is
+/// given.
 enum class Loss {
     classes,       ///< −w log softmax(z)[label]
     distribution,  ///< −Σ_j t_j log softmax(z)_j, Σ_j t_j = 1
     squared,       ///< w Σ_f (z_f − t_f)²
     /// (f·g − t)² + ρ ‖f‖² + κ ‖g‖² for the output z = [f, g] of two towers of equal width
     factorization,
-    logistic,         ///< w Σ_f (log(1 + exp z_f) − t_f z_f), t in [0, 1]
-    logistic_columns, ///< the same where t_j = 1 for the row's entries, else 0
-    masked,           ///< Σ_{j with an entry} (z_j − t_j)²
+    logistic,          ///< w Σ_f (log(1 + exp z_f) − t_f z_f), t in [0, 1]
+    logistic_columns,  ///< the same where t_j = 1 for the row's entries, else 0
+    masked,            ///< Σ_{j with an entry} (z_j − t_j)²
     /// −log σ(z⁺ − z⁻): a sample is two rows, that of an entry and that of a pair without one (BPR,
     /// Rendle et al., UAI 2009)
     ranking,

@@ -45,9 +45,9 @@ struct DropoutKey {
 
 /// Layers with their parameters. The const functions are thread-safe on different workspaces.
 ///
-/// One step is: prepare(); forward(); the loss overwrites d_output() with its gradient; then from the
-/// last layer to the first begin_backward(), gradient() of each of the layer's parameter tensors
-/// but tables, and input_gradient().
+/// One step is: prepare(); forward(); the loss overwrites d_output() with its gradient; then from
+/// the last layer to the first begin_backward(), gradient() of each of the layer's parameter
+/// tensors but tables, and input_gradient().
 template <Real R>
 class Network {
 public:
@@ -116,12 +116,12 @@ private:
     struct Layer {
         std::optional<LinearMap<R>> map;  // of dense and factored ones
         std::vector<Source> sources;
-        bool finished = false;       // f' has been applied when begin_backward() is called
-        MatrixView<R> bias{};        // 1 x outputs
-        MatrixView<R> gain{};        // norm: 1 x outputs
-        MatrixView<R> table{};       // embedding: all rows x outputs
-        DenseMatrix<R> attached{};   // external V
-        std::vector<R> no_bias{};    // outputs zeros, where the bias was added before
+        bool finished = false;      // f' has been applied when begin_backward() is called
+        MatrixView<R> bias{};       // 1 x outputs
+        MatrixView<R> gain{};       // norm: 1 x outputs
+        MatrixView<R> table{};      // embedding: all rows x outputs
+        DenseMatrix<R> attached{};  // external V
+        std::vector<R> no_bias{};   // outputs zeros, where the bias was added before
     };
 
     static std::vector<ParameterTensor> declare(const Graph& graph);

@@ -65,8 +65,8 @@ public:
                               std::span<R> weights, bool decays);
 
     /// Updates weights whose moments somebody else holds; `second` is not used by SGD.
-    [[nodiscard]] bool update(std::span<const R> gradient, std::span<R> weights,
-                              std::span<R> first, std::span<R> second, bool decays) const;
+    [[nodiscard]] bool update(std::span<const R> gradient, std::span<R> weights, std::span<R> first,
+                              std::span<R> second, bool decays) const;
 
     /// Adds the moments of every summed tensor to `state`, as vectors in global layout:
     /// "moments/first/<tensor>" and, with Adam, "moments/second/<tensor>".

@@ -23,10 +23,10 @@ enum class WeightSide { row_an_output, column_an_output };
 /// What is done to a tile of results while it is in the cache, in this order.
 template <Real R>
 struct Epilogue {
-    bool add = false;                 ///< z's present value is added
-    std::span<const R> bias{};        ///< if not empty: f(z + bias)
+    bool add = false;           ///< z's present value is added
+    std::span<const R> bias{};  ///< if not empty: f(z + bias)
     Activation f = Activation::identity;
-    MatrixView<const R> outputs{};    ///< if given: z · g'(outputs), see activation_gradient()
+    MatrixView<const R> outputs{};  ///< if given: z · g'(outputs), see activation_gradient()
     Activation g = Activation::identity;
 };
 

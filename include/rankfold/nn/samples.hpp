@@ -9,8 +9,8 @@
 
 namespace rankfold {
 
-/// One micro-batch: which samples, and what a source writes of them. A sample is one row of what the
-/// network reads, or several: see SampleSource.
+/// One micro-batch: which samples, and what a source writes of them. A sample is one row of what
+/// the network reads, or several: see SampleSource.
 template <Real R>
 struct MicroBatch {
     std::span<const Index> samples;         ///< global ids

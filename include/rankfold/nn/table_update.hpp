@@ -49,8 +49,8 @@ public:
 private:
     struct Table {
         Index layer = 0;
-        MatrixView<R> values;     // the whole table, in the arena
-        AlignedVector<R> first;   // moments of this rank's rows
+        MatrixView<R> values;    // the whole table, in the arena
+        AlignedVector<R> first;  // moments of this rank's rows
         AlignedVector<R> second;
         std::string path;
     };
@@ -60,14 +60,14 @@ private:
         Index width = 0;  // of all its tables
         ShardLayout layout;
         std::vector<Table> tables;
-        std::vector<Index> needed;   // rows of the batch, increasing
-        std::vector<Index> place;    // of each sample's row among them
+        std::vector<Index> needed;  // rows of the batch, increasing
+        std::vector<Index> place;   // of each sample's row among them
         std::unique_ptr<RowExchange> exchange;
-        std::vector<R> sent;         // needed rows x (nodes x width)
-        std::vector<R> received;     // the owner's: requested rows x (nodes x width)
+        std::vector<R> sent;      // needed rows x (nodes x width)
+        std::vector<R> received;  // the owner's: requested rows x (nodes x width)
         std::vector<std::pair<Index, Index>> requests;  // (own row, place in received), by row
-        std::vector<Index> touched;  // own rows
-        std::vector<R> gradients;    // touched rows x width
+        std::vector<Index> touched;                     // own rows
+        std::vector<R> gradients;                       // touched rows x width
     };
 
     void plan(Side& side, const Workspace<R>& ws);

@@ -105,7 +105,7 @@ private:
     TableUpdate<R> tables_;
     std::vector<Piece> pieces_;  // in the order of the arena
 
-    Workspace<R> ws_;  // of all own blocks, one after the other
+    Workspace<R> ws_;             // of all own blocks, one after the other
     std::vector<Index> row_ids_;  // the samples of its rows
 
     // one an own block
