@@ -230,8 +230,9 @@ PendingExchange Communicator::start_bytes(const void* send, std::span<const Inde
         } else {
             in_parts(bytes(recv_counts, q), [&](Index offset, int n) {
                 requests.emplace_back();
-                check_mpi(MPI_Irecv(to + offset, n, MPI_BYTE, q, exchange_tag, comm_, &requests.back()),
-                          "MPI_Irecv");
+                check_mpi(
+                    MPI_Irecv(to + offset, n, MPI_BYTE, q, exchange_tag, comm_, &requests.back()),
+                    "MPI_Irecv");
             });
         }
         to += bytes(recv_counts, q);
@@ -245,8 +246,9 @@ PendingExchange Communicator::start_bytes(const void* send, std::span<const Inde
         } else {
             in_parts(bytes(send_counts, q), [&](Index offset, int n) {
                 requests.emplace_back();
-                check_mpi(MPI_Isend(from + offset, n, MPI_BYTE, q, exchange_tag, comm_, &requests.back()),
-                          "MPI_Isend");
+                check_mpi(
+                    MPI_Isend(from + offset, n, MPI_BYTE, q, exchange_tag, comm_, &requests.back()),
+                    "MPI_Isend");
                 sent += n;
                 messages += 1.0;
             });

@@ -33,8 +33,9 @@ inline double naive_activation(Activation f, double z) {
         case Activation::tanh:
             return std::tanh(z);
         case Activation::gelu:
-            return 0.5 * z * (1.0 + std::tanh(std::sqrt(2.0 / std::numbers::pi) *
-                                              (z + 0.044715 * z * z * z)));
+            return 0.5 * z *
+                   (1.0 +
+                    std::tanh(std::sqrt(2.0 / std::numbers::pi) * (z + 0.044715 * z * z * z)));
         default:
             break;
     }
@@ -159,7 +160,8 @@ private:
             }
         }
         const double norm = std::sqrt(squares);
-        const double clip = options_.clip > 0.0 && norm > options_.clip ? options_.clip / norm : 1.0;
+        const double clip =
+            options_.clip > 0.0 && norm > options_.clip ? options_.clip / norm : 1.0;
         for (std::size_t l = 0; l < layers_.size(); ++l) {
             for (std::size_t o = 0; o < layers_[l].bias.size(); ++o) {
                 change(step, rate, 0.0, clip * gradient_[l].bias[o], layers_[l].bias[o],

@@ -50,13 +50,11 @@ public:
     Communicator& operator=(const Communicator&) = delete;
     /// Frees the communicator, except while an exception unwinds this rank.
     ~Communicator();
-
     [[nodiscard]] int rank() const noexcept { return rank_; }
     [[nodiscard]] int size() const noexcept { return size_; }
     [[nodiscard]] bool is_root() const noexcept { return rank_ == 0; }
     [[nodiscard]] MPI_Comm native() const noexcept { return comm_; }
     [[nodiscard]] Ledger& ledger() const noexcept { return *ledger_; }
-
     void barrier() const;
 
     /// Replaces `data` on every rank by its element-wise reduction over all ranks.
@@ -134,7 +132,6 @@ public:
 
     /// True on every rank if and only if `ok` is true on every rank.
     [[nodiscard]] bool all_agree(bool ok) const;
-
     /// Runs `work` on every rank. If it throws on any, every rank throws the same Error: that of
     /// the lowest failing rank, marked as agreed. So what only some ranks can see (a bad chunk of a
     /// file, an indefinite block) ends the job in good order. `work` must not communicate.
@@ -152,7 +149,6 @@ public:
 private:
     struct Adopt {};
     Communicator(MPI_Comm owned, Ledger& ledger, Adopt);
-
     void all_reduce_raw(void* data, Index count, MPI_Datatype type, std::size_t size,
                         Reduce op) const;
     void broadcast_bytes(void* data, std::size_t bytes, int root) const;
