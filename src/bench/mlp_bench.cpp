@@ -29,6 +29,97 @@ RowSamples<R> random_samples(const Communicator& comm, const MlpBenchOptions& op
     return RowSamples<R>(rows, 1.0, labels, classes, blocks);
 }
 
+template <Real R>
+TrainOptions train_options(const MlpBenchOptions& options, bool reproducible) {
+    return {.epochs = (options.repeats + 1) * options.steps + 3,
+            .batch = options.batch,
+            .optimizer = {},
+            .seed = options.seed,
+            .threads = options.threads,
+            .owner_updates = options.owner_updates,
+            .reproducible = reproducible};
+}
+
+/// Seconds of the phases in which a rank waits for others or for MPI.
+double exchange_seconds(Ledger& ledger) {
+    double seconds = 0.0;
+    for (const PhaseRecord& phase : ledger.phases()) {
+        if (phase.name == "gradient sum" || phase.name == "gather parameters") {
+            seconds += phase.seconds;
+        }
+    }
+    return seconds;
+}
+
+/// GB/s of a ← b + s c on all ranks at once, in arrays that no cache holds: 24 bytes an element.
+double triad_gb_per_s(const Communicator& comm) {
+    constexpr std::size_t n = std::size_t{1} << 23;
+    std::vector<double> a(n, 1.0);
+    std::vector<double> b(n, 2.0);
+    std::vector<double> c(n, 3.0);
+    double best = 0.0;
+    for (int repeat = 0; repeat < 5; ++repeat) {
+        comm.barrier();
+        const double start = monotonic_seconds();
+        for (std::size_t i = 0; i < n; ++i) a[i] = b[i] + 0.5 * c[i];
+        best = std::max(best, 24.0 * static_cast<double>(n) / (monotonic_seconds() - start));
+        b[static_cast<std::size_t>(repeat)] = a[n - 1];
+    }
+    return comm.all_reduce(best, Reduce::sum) * 1e-9;
+}
+
+/// GB/s of an Adam pass over the part of the parameters that a rank owns, on all ranks at once.
+template <Real R>
+double optimizer_gb_per_s(const Communicator& comm, Index parameters) {
+    const Index own = parameters / comm.size() / 16 * 16;
+    Optimizer<R> optimizer({}, {{0, own}});
+    AlignedVector<R> gradient(static_cast<std::size_t>(own), R{1});
+    AlignedVector<R> weights(static_cast<std::size_t>(own), R{1});
+    double best = 0.0;
+    for (int repeat = 0; repeat < 10; ++repeat) {
+        optimizer.begin_step({.step = repeat, .steps = 10}, 1.0);
+        comm.barrier();
+        const double start = monotonic_seconds();
+        if (!optimizer.update(0, {0, own}, gradient, weights, false)) return 0.0;
+        const double bytes = 7.0 * sizeof(R) * static_cast<double>(own);
+        best = std::max(best, bytes / (monotonic_seconds() - start));
+    }
+    return comm.all_reduce(best, Reduce::sum) * 1e-9;
+}
+
+/// Seconds of an exchange of `bytes` from every rank to the others: the best of 20.
+double exchange_time(const Communicator& comm, Index bytes) {
+    const std::vector<char> send(static_cast<std::size_t>(bytes * comm.size()));
+    std::vector<char> recv(send.size());
+    const std::vector<Index> counts(static_cast<std::size_t>(comm.size()), bytes);
+    double best = 1e9;
+    for (int repeat = 0; repeat < 20; ++repeat) {
+        comm.barrier();
+        const double start = monotonic_seconds();
+        comm.all_to_all(std::span<const char>(send), counts, std::span<char>(recv), counts);
+        best = std::min(best, monotonic_seconds() - start);
+    }
+    return comm.all_reduce(best, Reduce::max);
+}
+
+/// What the exchanges cost by the model, and its parameters.
+template <Real R>
+void add_model(const Communicator& comm, Network<R>& network, BenchResult& result) {
+    if (comm.size() == 1) return;
+    const double p = comm.size();
+    constexpr Index large = Index{1} << 21;
+    const double alpha = exchange_time(comm, 8);
+    const double beta = static_cast<double>(large) * (p - 1.0) / exchange_time(comm, large);
+    const auto ends = network.arena().bucket_ends(1 << 18);
+    const auto last =
+        static_cast<double>(ends.back() - (ends.size() > 1 ? ends[ends.size() - 2] : 0));
+    const auto all = static_cast<double>(network.arena().summed_size());
+    const double seconds = 2.0 * alpha + (last + all) * sizeof(R) * (p - 1.0) / p / beta;
+    result.extra.emplace_back("alpha_us", alpha * 1e6);
+    result.extra.emplace_back("beta_gb_per_s", beta * 1e-9);
+    result.extra.emplace_back("modelled_communication", seconds / result.median());
+}
+
 }  // namespace
 
 template <Real R>
@@ -43,12 +134,10 @@ BenchResult bench_mlp(const Communicator& comm, const MlpBenchOptions& options) 
     Network<R> network(dense_chain(layers.front(), {layers.begin() + 1, layers.end() - 1},
                                    layers.back(), Activation::relu, 0.0));
     network.initialize(options.seed);
-    Trainer<R> trainer(network, SamplesRef<R>(samples), Loss::classes,
-                       {.epochs = (options.repeats + 1) * options.steps,
-                        .batch = options.batch,
-                        .optimizer = {},
-                        .seed = options.seed,
-                        .threads = options.threads});
+    const SamplesRef<R> source(samples);
+    Trainer<R> trainer(network, source, Loss::classes,
+                       train_options<R>(options, options.reproducible));
+    Trainer<R> fast(network, source, Loss::classes, train_options<R>(options, false));
     BenchResult result{
         .bench = "mlp",
         .problem = {},
@@ -64,18 +153,41 @@ BenchResult bench_mlp(const Communicator& comm, const MlpBenchOptions& options) 
                            {"ranks", static_cast<double>(comm.size())},
                            {"threads", static_cast<double>(options.threads)}});
     trainer.shuffle(0);
+    fast.shuffle(0);
     Index epoch = 0;  // an epoch is one step, whose samples are those of epoch 0
-    for (; epoch < 3; ++epoch) trainer.step(epoch, 0);
-    for (Index r = 0; r < options.repeats; ++r) {
+    const auto time = [&](Trainer<R>& one) {
         comm.barrier();
         const double start = monotonic_seconds();
-        for (Index s = 0; s < options.steps; ++s) trainer.step(epoch++, 0);
-        result.seconds.push_back(comm.all_reduce(monotonic_seconds() - start, Reduce::max) /
-                                 static_cast<double>(options.steps));
+        for (Index s = 0; s < options.steps; ++s) one.step(epoch + s, 0);
+        return comm.all_reduce(monotonic_seconds() - start, Reduce::max) /
+               static_cast<double>(options.steps);
+    };
+    for (; epoch < 3; ++epoch) trainer.step(epoch, 0);
+    fast.step(0, 0);
+    BenchResult other = result;
+    double exposed = 0.0;
+    for (Index r = 0; r < options.repeats; ++r) {
+        const double before = exchange_seconds(comm.ledger());
+        result.seconds.push_back(time(trainer));
+        exposed += exchange_seconds(comm.ledger()) - before;
+        if (options.reproducible) other.seconds.push_back(time(fast));
+        epoch += options.steps;
     }
     result.gemm_gflops = std::max(result.gemm_gflops, all_ranks_gemm_gflops<R>(comm));
     result.extra.emplace_back("samples_per_second",
                               static_cast<double>(trainer.batch()) / result.median());
+    if (options.reproducible) {
+        result.extra.emplace_back("fast_gain", result.median() / other.median() - 1.0);
+    }
+    exposed = comm.all_reduce(exposed, Reduce::min);  // the slowest rank waits least
+    const auto steps = static_cast<double>(options.repeats * options.steps);
+    result.extra.emplace_back("exposed_communication", exposed / steps / result.median());
+    add_model(comm, network, result);
+    const double triad = triad_gb_per_s(comm);
+    const double optimizer = optimizer_gb_per_s<R>(comm, network.arena().summed_size());
+    result.extra.emplace_back("triad_gb_per_s", triad);
+    result.extra.emplace_back("optimizer_gb_per_s", optimizer);
+    result.extra.emplace_back("optimizer_share_of_triad", optimizer / triad);
     return result;
 }
 

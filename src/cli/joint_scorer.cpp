@@ -12,7 +12,14 @@ constexpr Index pairs_at_once = 512;
 
 template <Real R>
 JointScorer<R>::JointScorer(const Factors<R>& factors, Network<R>& network)
-    : factors_{factors}, network_{&network} {
+    : factors_{factors}, network_{&network}, layout_{factors_->layout()} {
+    network.prepare(pairs_at_once);
+}
+
+template <Real R>
+JointScorer<R>::JointScorer(const Communicator& comm, Network<R>& network)
+    : network_{&network},
+      layout_{ShardLayout::even(network.graph().inputs[0].width, 64, comm.size())} {
     network.prepare(pairs_at_once);
 }
 
@@ -26,7 +33,7 @@ void JointScorer<R>::add_network(Workspace<R>& ws, Index row, Index count, Colum
         for (Index t = 0; t < now; ++t) {
             ws.indices[1][static_cast<std::size_t>(t)] = columns(done + t);
         }
-        ws.rows = pairs_at_once;  // what stands behind the last pair does no harm
+        ws.rows = now;
         network_->forward(ws);
         const auto z = network_->output(ws);
         for (Index t = 0; t < now; ++t) out[done + t] += z(t, 0);
@@ -35,7 +42,11 @@ void JointScorer<R>::add_network(Workspace<R>& ws, Index row, Index count, Colum
 
 template <Real R>
 void JointScorer<R>::scores(Range rows, MatrixView<R> out) const {
-    factors_.scores(rows, out);
+    if (factors_) {
+        factors_->scores(rows, out);
+    } else {
+        for (Index i = 0; i < out.rows; ++i) std::ranges::fill(out.row(i), R{0});
+    }
     Workspace<R> ws = network_->workspace(pairs_at_once, Purpose::inference);
     for (Index i = rows.begin; i < rows.end; ++i) {
         add_network(
@@ -45,7 +56,11 @@ void JointScorer<R>::scores(Range rows, MatrixView<R> out) const {
 
 template <Real R>
 void JointScorer<R>::entries(Range rows, CsrView<R> where, std::span<R> out) const {
-    factors_.entries(rows, where, out);
+    if (factors_) {
+        factors_->entries(rows, where, out);
+    } else {
+        std::ranges::fill(out, R{0});
+    }
     Workspace<R> ws = network_->workspace(pairs_at_once, Purpose::inference);
     R* to = out.data();
     for (Index t = 0; t < rows.size(); ++t) {

@@ -53,14 +53,15 @@ void check_shapes(const StateFile& file, const Graph& graph) {
         if (layer.kind == LayerKind::embedding) {
             expect("embeddings/" + layer.name, {graph.width(layer.inputs.front()), layer.outputs});
         }
-        const bool dense = layer.kind == LayerKind::dense;
-        if (!dense && layer.kind != LayerKind::factored) continue;
         const std::string path = "layers/" + layer.name + "/";
         const Index in = graph.width(layer.inputs.front());
-        expect(path + "bias", {layer.outputs});
-        if (dense) {
+        if (layer.kind == LayerKind::norm) expect(path + "gain", {layer.outputs});
+        if (has_map(layer.kind) || layer.kind == LayerKind::norm) {
+            expect(path + "bias", {layer.outputs});
+        }
+        if (layer.kind == LayerKind::dense) {
             expect(path + "weight", {layer.outputs, in});
-        } else {
+        } else if (layer.kind == LayerKind::factored) {
             expect(path + "u", {layer.outputs, layer.inner});
             if (layer.v != Origin::external) expect(path + "v", {in, layer.inner});
         }
@@ -76,11 +77,16 @@ void check_model(const NetworkModel<R>& model, const std::string& path) {
         if (graph.inputs.size() != 2 || !graph.inputs[0].index || !graph.inputs[1].index) {
             throw wrong("a network on indices must have two: of a row and of a column");
         }
-        if (model.head == Loss::classes || model.head == Loss::distribution) {
-            throw wrong("a network on indices cannot have the head " + head_name(model.head));
+        const std::string head = head_name(model.head);
+        if (head == "classes" || head == "columns") {
+            throw wrong("a network on indices cannot have the head " + head);
+        }
+        if (scores_pairs(model) && model.network.outputs() != 1) {
+            throw wrong("a network for pairs must have one output");
         }
         return;
     }
+    if (scores_pairs(model)) throw wrong("a network for pairs must read indices");
     if (graph.inputs.size() != 1) throw wrong("the network must have one input");
     if (model.head == Loss::squared && model.network.outputs() != 1) {
         throw wrong("a network for ratings must have one output");
@@ -138,6 +144,11 @@ TensorList NetworkModel<R>::tensors() {
         TensorList more = factors->tensors("factors/");
         std::ranges::move(more.tensors, std::back_inserter(list.tensors));
     }
+    if (!standard.mean.empty()) {
+        const Index width = std::ssize(standard.mean);
+        list.add_replicated("input/mean", {width}, std::span<R>(standard.mean));
+        list.add_replicated("input/deviation", {width}, std::span<R>(standard.deviation));
+    }
     return list;
 }
 
@@ -148,7 +159,7 @@ void write_network(const Communicator& comm, const std::string& path, NetworkMod
     notes.kind = "network";
     notes.attributes[""] = json{{"graph", model.network.graph().text()},
                                 {"head", head_name(model.head)},
-                                {"loss", model.head == Loss::squared ? "squared" : "cross-entropy"},
+                                {"loss", loss_name(model.head)},
                                 {"input", input_name(model.input)},
                                 {"scale", model.scale},
                                 {"col_scale", model.col_scale},
@@ -173,7 +184,7 @@ std::shared_ptr<NetworkModel<R>> load_network(Run& run, const std::string& path)
     Graph graph = Graph::parse(text_of(about, "graph", path));
     check_shapes(file, graph);
     auto model = std::make_shared<NetworkModel<R>>(
-        NetworkModel<R>{.head = loss_of_head(text_of(about, "head", path)),
+        NetworkModel<R>{.head = loss_of(text_of(about, "head", path), text_of(about, "loss", path)),
                         .input = input_of_name(text_of(about, "input", path)),
                         .scale = scale_of(about, "scale", path),
                         .col_scale = scale_of(about, "col_scale", path),
@@ -183,9 +194,19 @@ std::shared_ptr<NetworkModel<R>> load_network(Run& run, const std::string& path)
                         .ids = file.ids(),
                         .history = file.history()});
     check_model(*model, path);
-    TensorList parameters = model->network.arena().list();
+    if (file.has("input/mean")) {
+        const Index width = model->network.graph().inputs.front().width;
+        for (const char* part : {"input/mean", "input/deviation"}) {
+            if (file.shape(part) != std::vector<Index>{width}) {
+                throw input_error("'", path, "': ", part, " is not as wide as the input");
+            }
+        }
+        model->standard.mean.assign(static_cast<std::size_t>(width), R{0});
+        model->standard.deviation.assign(static_cast<std::size_t>(width), R{1});
+    }
+    TensorList parameters = model->tensors();
     file.read(parameters);
-    if (model->input == NetworkInput::matrix) return model;
+    if (model->input == NetworkInput::matrix || scores_pairs(*model)) return model;
     model->factors = std::make_shared<Factors<R>>(read_factors<R>(run.comm, path));
     if (model->input == NetworkInput::indices) {
         const auto& names = model->network.graph().inputs;
@@ -243,6 +264,10 @@ std::vector<Index> rows_in_factors(const MatrixData<R>& data, const Factors<R>& 
 
 template <Real R>
 NetworkScorer<R> network_scorer(NetworkModel<R>& model, const MatrixData<R>* data) {
+    if (model.input == NetworkInput::indices) {
+        throw input_error("this network scores pairs of rows and columns (head ",
+                          head_name(model.head), "); use `rankfold evaluate` or `recommend`");
+    }
     if (needs_data(model) && data == nullptr) {
         throw input_error("this network (head ", head_name(model.head), ", input ",
                           input_name(model.input), ") needs a matrix whose rows it is to read");
@@ -255,6 +280,9 @@ NetworkScorer<R> network_scorer(NetworkModel<R>& model, const MatrixData<R>* dat
         }
         InputRows<R> rows = data->sparse ? InputRows<R>(*data->sparse, data->layout(), model.scale)
                                          : InputRows<R>(*data->dense, data->layout(), model.scale);
+        if (!model.standard.mean.empty()) {
+            rows.standardise(model.standard.mean, model.standard.deviation);
+        }
         return {model.network, std::move(rows), tile_rows(model.network.outputs())};
     }
     BlockRows<R> features = model.input == NetworkInput::reconstruction

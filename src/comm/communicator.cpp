@@ -10,6 +10,7 @@ namespace rankfold {
 namespace {
 
 Index count_limit = INT_MAX;
+constexpr int exchange_tag = 7;  // messages between two ranks keep their order: one is enough
 
 MPI_Op native_op(Reduce op) {
     switch (op) {
@@ -210,13 +211,12 @@ std::vector<std::string> Communicator::all_gather(const std::string& text) const
 
 PendingExchange Communicator::start_bytes(const void* send, std::span<const Index> send_counts,
                                           void* recv, std::span<const Index> recv_counts,
-                                          std::size_t size) const {
+                                          std::size_t size, OwnPart own) const {
     RANKFOLD_EXPECT(send_counts.size() == static_cast<std::size_t>(size_) &&
                     recv_counts.size() == static_cast<std::size_t>(size_));
     const auto bytes = [size](std::span<const Index> counts, int q) {
         return counts[static_cast<std::size_t>(q)] * static_cast<Index>(size);
     };
-    constexpr int tag = 7;  // messages between two ranks keep their order: one tag is enough
     PendingExchange pending;
     pending.requests_ = std::make_unique<PendingExchange::Requests>();
     auto& requests = pending.requests_->all;
@@ -230,8 +230,9 @@ PendingExchange Communicator::start_bytes(const void* send, std::span<const Inde
         } else {
             in_parts(bytes(recv_counts, q), [&](Index offset, int n) {
                 requests.emplace_back();
-                check_mpi(MPI_Irecv(to + offset, n, MPI_BYTE, q, tag, comm_, &requests.back()),
-                          "MPI_Irecv");
+                check_mpi(
+                    MPI_Irecv(to + offset, n, MPI_BYTE, q, exchange_tag, comm_, &requests.back()),
+                    "MPI_Irecv");
             });
         }
         to += bytes(recv_counts, q);
@@ -245,8 +246,9 @@ PendingExchange Communicator::start_bytes(const void* send, std::span<const Inde
         } else {
             in_parts(bytes(send_counts, q), [&](Index offset, int n) {
                 requests.emplace_back();
-                check_mpi(MPI_Isend(from + offset, n, MPI_BYTE, q, tag, comm_, &requests.back()),
-                          "MPI_Isend");
+                check_mpi(
+                    MPI_Isend(from + offset, n, MPI_BYTE, q, exchange_tag, comm_, &requests.back()),
+                    "MPI_Isend");
                 sent += n;
                 messages += 1.0;
             });
@@ -254,8 +256,47 @@ PendingExchange Communicator::start_bytes(const void* send, std::span<const Inde
         from += bytes(send_counts, q);
     }
     RANKFOLD_EXPECT(bytes(send_counts, rank_) == bytes(recv_counts, rank_));
-    if (own_from != own_to) std::copy_n(own_from, bytes(send_counts, rank_), own_to);
+    if (own == OwnPart::copied && own_from != own_to) {
+        std::copy_n(own_from, bytes(send_counts, rank_), own_to);
+    }
     ledger_->add_bytes(sent, messages);
+    return pending;
+}
+
+PendingExchange Communicator::start_gather_bytes(std::span<const Index> counts, void* all,
+                                                 std::size_t size) const {
+    RANKFOLD_EXPECT(counts.size() == static_cast<std::size_t>(size_));
+    PendingExchange pending;
+    pending.requests_ = std::make_unique<PendingExchange::Requests>();
+    auto& requests = pending.requests_->all;
+    auto* part = static_cast<std::byte*>(all);
+    const std::byte* mine = part;
+    Index own = 0;
+    for (int q = 0; q < size_; ++q) {
+        const Index bytes = counts[static_cast<std::size_t>(q)] * static_cast<Index>(size);
+        if (q == rank_) {
+            mine = part;
+            own = bytes;
+        } else {
+            in_parts(bytes, [&](Index offset, int n) {
+                requests.emplace_back();
+                check_mpi(
+                    MPI_Irecv(part + offset, n, MPI_BYTE, q, exchange_tag, comm_, &requests.back()),
+                    "MPI_Irecv");
+            });
+        }
+        part += bytes;
+    }
+    for (int step = 1; step < size_; ++step) {
+        const int q = (rank_ + step) % size_;
+        in_parts(own, [&](Index offset, int n) {
+            requests.emplace_back();
+            check_mpi(
+                MPI_Isend(mine + offset, n, MPI_BYTE, q, exchange_tag, comm_, &requests.back()),
+                "MPI_Isend");
+        });
+    }
+    ledger_->add_bytes(static_cast<double>(own) * (size_ - 1), size_ - 1);
     return pending;
 }
 

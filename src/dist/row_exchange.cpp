@@ -39,8 +39,8 @@ void RowExchange::gather(const BlockRows<R>& source, MatrixView<R> buffer) const
     RANKFOLD_EXPECT(source.layout() == layout_ && buffer.rows == buffer_rows_ && buffer.cols == k &&
                     buffer.ld == k);
     const std::span<R> into(buffer.data, static_cast<std::size_t>(buffer_rows_ * k));
-    comm_->ledger().predict_bytes(bytes_sent(k, sizeof(R)));
     if (scheme_ == ExchangeScheme::all) {
+        comm_->ledger().predict_bytes(bytes_sent(k, sizeof(R)));
         comm_->all_gather(source.local().data(), elements(layout_.rank_row_counts(), k), into);
         return;
     }
@@ -50,8 +50,20 @@ void RowExchange::gather(const BlockRows<R>& source, MatrixView<R> buffer) const
         const auto values = source.local().row(row);
         packed.insert(packed.end(), values.begin(), values.end());
     }
-    comm_->all_to_all(std::span<const R>(packed), elements(send_counts_, k), into,
-                      elements(recv_counts_, k));
+    send(std::span<const R>(packed), k, into);
+}
+
+template <Real R>
+void RowExchange::send(std::span<const R> packed, Index cols, std::span<R> buffer) const {
+    comm_->ledger().predict_bytes(bytes_sent(cols, sizeof(R)));
+    comm_->all_to_all(packed, elements(send_counts_, cols), buffer, elements(recv_counts_, cols));
+}
+
+template <Real R>
+void RowExchange::send_back(std::span<const R> buffer, Index cols, std::span<R> packed) const {
+    const Index own = recv_counts_[static_cast<std::size_t>(comm_->rank())];
+    comm_->ledger().predict_bytes(static_cast<double>((buffer_rows_ - own) * cols) * sizeof(R));
+    comm_->all_to_all(buffer, elements(recv_counts_, cols), packed, elements(send_counts_, cols));
 }
 
 double RowExchange::bytes_sent(Index cols, std::size_t size) const {
@@ -68,5 +80,10 @@ double RowExchange::bytes_sent(Index cols, std::size_t size) const {
 
 template void RowExchange::gather(const BlockRows<float>&, MatrixView<float>) const;
 template void RowExchange::gather(const BlockRows<double>&, MatrixView<double>) const;
+
+template void RowExchange::send(std::span<const float>, Index, std::span<float>) const;
+template void RowExchange::send(std::span<const double>, Index, std::span<double>) const;
+template void RowExchange::send_back(std::span<const float>, Index, std::span<float>) const;
+template void RowExchange::send_back(std::span<const double>, Index, std::span<double>) const;
 
 }  // namespace rankfold

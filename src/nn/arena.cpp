@@ -18,15 +18,15 @@ template <Real R>
 ParameterArena<R>::ParameterArena(std::vector<ParameterTensor> tensors)
     : tensors_{std::move(tensors)} {
     Index end = 0;
-    const auto place = [&](bool trained) {
+    const auto place = [&](bool summed) {
         for (auto tensor = tensors_.rbegin(); tensor != tensors_.rend(); ++tensor) {
-            if (tensor->trained != trained) continue;
+            if (tensor->summed() != summed) continue;
             tensor->offset = end;
             end = aligned(end + tensor->size());
         }
     };
     place(true);
-    trained_size_ = end;
+    summed_size_ = end;
     place(false);
     values_.assign(static_cast<std::size_t>(end), R{0});
 }
@@ -44,13 +44,13 @@ std::vector<Index> ParameterArena<R>::bucket_ends(Index least) const {
     std::vector<Index> ends;
     Index begin = 0;
     for (auto tensor = tensors_.rbegin(); tensor != tensors_.rend(); ++tensor) {
-        if (!tensor->trained) continue;
+        if (!tensor->summed()) continue;
         const Index end = aligned(tensor->offset + tensor->size());
         const bool layer_ends =
             std::none_of(std::next(tensor), tensors_.rend(), [&](const ParameterTensor& other) {
-                return other.trained && other.layer == tensor->layer;
+                return other.summed() && other.layer == tensor->layer;
             });
-        if (end == trained_size_ || (layer_ends && end - begin >= least)) {
+        if (end == summed_size_ || (layer_ends && end - begin >= least)) {
             ends.push_back(end);
             begin = end;
         }

@@ -25,8 +25,9 @@ Enum value_of(const std::array<const char*, N>& names, const std::string& name, 
     throw input_error("unknown ", what, " \"", name, "\"");
 }
 
-constexpr std::array activations{"identity", "relu", "tanh", "sigmoid"};
-constexpr std::array kinds{"dense", "factored", "embedding", "concat"};
+constexpr std::array activations{"identity", "relu", "tanh", "sigmoid", "gelu", "softmax"};
+constexpr std::array kinds{"dense",   "factored", "embedding", "concat",
+                           "product", "dot",      "sum",       "norm"};
 constexpr std::array origins{"trained", "fixed", "external"};
 
 LayerSpec layer_of(const Json& json) {
@@ -61,6 +62,10 @@ Json json_of(const LayerSpec& layer) {
 }
 
 }  // namespace
+
+std::string kind_name(LayerKind kind) {
+    return name_of(kinds, kind);
+}
 
 std::string activation_name(Activation f) {
     return name_of(activations, f);
@@ -116,6 +121,39 @@ bool Graph::is_index(const std::string& name) const {
     return false;
 }
 
+void Graph::check_inputs(const LayerSpec& layer) {
+    const std::size_t n = layer.inputs.size();
+    const bool joins = layer.kind == LayerKind::concat || layer.kind == LayerKind::product ||
+                       layer.kind == LayerKind::sum;
+    if (layer.kind == LayerKind::dot ? n != 2 : joins ? n == 0 : n != 1) {
+        throw input_error("layer \"", layer.name, "\" must have ",
+                          layer.kind == LayerKind::dot ? "two inputs"
+                          : joins                      ? "inputs"
+                                                       : "one input");
+    }
+}
+
+void Graph::check_widths(const LayerSpec& layer) const {
+    Index total = 0;
+    bool equal = true;
+    for (const std::string& input : layer.inputs) {
+        total += width(input);
+        equal = equal && width(input) == width(layer.inputs.front());
+    }
+    const Index first = width(layer.inputs.front());
+    Index wanted = layer.outputs;
+    if (layer.kind == LayerKind::concat) wanted = total;
+    if (layer.kind == LayerKind::dot) wanted = 1;
+    if (layer.kind == LayerKind::product || layer.kind == LayerKind::sum ||
+        layer.kind == LayerKind::norm) {
+        wanted = first;
+    }
+    const bool alike = layer.kind == LayerKind::concat || equal;
+    if (layer.outputs == wanted && alike) return;
+    throw input_error("layer \"", layer.name, "\" has ", layer.outputs,
+                      " outputs, which do not fit its inputs");
+}
+
 void Graph::check() const {
     constexpr Index most = 1 << 30;  // widths that fit an int, as BLAS wants them
     const auto fits = [](Index size) { return size > 0 && size <= most; };
@@ -134,10 +172,7 @@ void Graph::check() const {
         if (layer.name.empty() || layer.name.find('/') != std::string::npos) {
             throw wrong("has no proper name");
         }
-        const bool joins = layer.kind == LayerKind::concat;
-        if (joins ? layer.inputs.empty() : layer.inputs.size() != 1) {
-            throw wrong(joins ? "must have inputs" : "must have one input");
-        }
+        check_inputs(layer);
         for (const std::string& input : layer.inputs) {
             if (!known.contains(input)) throw wrong("uses \"" + input + "\" before it is known");
             if (is_index(input) != (layer.kind == LayerKind::embedding)) {
@@ -147,15 +182,14 @@ void Graph::check() const {
         if (!fits(layer.outputs)) throw wrong("has no proper number of outputs");
         if (!(layer.dropout >= 0.0 && layer.dropout < 1.0))
             throw wrong("has dropout not in [0, 1)");
+        if (layer.activation == Activation::softmax && layer.dropout > 0.0) {
+            throw wrong("has softmax and dropout, which do not go together");
+        }
         if (layer.kind == LayerKind::factored && !fits(layer.inner)) {
             throw wrong("has no proper inner size");
         }
-        if (joins) {
-            Index total = 0;
-            for (const std::string& input : layer.inputs) total += width(input);
-            if (layer.outputs != total) throw wrong("has not as many outputs as its inputs");
-        }
-        const bool plain = layer.kind == LayerKind::embedding || joins;
+        check_widths(layer);
+        const bool plain = !has_map(layer.kind) && layer.kind != LayerKind::norm;
         if (plain && (layer.activation != Activation::identity || layer.dropout > 0.0)) {
             throw wrong("can have neither activation nor dropout");
         }
@@ -177,6 +211,25 @@ Graph dense_chain(Index width, const std::vector<Index>& hidden, Index outputs,
         before = graph.layers.back().name;
     }
     graph.layers.push_back({.name = "output", .inputs = {before}, .outputs = outputs});
+    return graph;
+}
+
+Graph with_layer_norms(const Graph& chain) {
+    Graph graph{.inputs = chain.inputs, .layers = {}};
+    std::string before = chain.inputs.front().name;
+    for (LayerSpec layer : chain.layers) {
+        layer.inputs = {before};
+        if (layer.name != "output") {
+            graph.layers.push_back(layer);
+            graph.layers.back().activation = Activation::identity;
+            graph.layers.back().dropout = 0.0;
+            layer.kind = LayerKind::norm;
+            layer.inputs = {layer.name};
+            layer.name += "_norm";
+        }
+        before = layer.name;
+        graph.layers.push_back(layer);
+    }
     return graph;
 }
 

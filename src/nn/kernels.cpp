@@ -2,6 +2,9 @@
 
 #include <algorithm>
 
+// One instruction set of each generation is enough, and halves the time to compile this.
+#define HWY_DISABLED_TARGETS (HWY_SSSE3 | HWY_SSE4 | HWY_AVX3_DL)
+
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "kernels.cpp"
 // clang-format off
@@ -43,6 +46,11 @@ void add_impl(const R* x, R* y, Index n) {
 }
 
 template <class R>
+void multiply_impl(const R* x, R* z, Index n) {
+    map(x, z, n, [](auto a, auto b) HWY_ATTR { return hn::Mul(a, b); });
+}
+
+template <class R>
 void scale_impl(R factor, R* z, Index n) {
     const auto by = hn::Set(Tag<R>(), factor);
     map(z, z, n, [by](auto a, auto) HWY_ATTR { return hn::Mul(a, by); });
@@ -60,6 +68,36 @@ HWY_INLINE Vector<R> sigmoid(Vector<R> x) {
     const auto one = hn::Set(d, R{1});
     const auto e = hn::Exp(d, hn::Min(hn::Neg(x), hn::Set(d, R{80})));
     return keep_nan<R>(x, hn::Div(one, hn::Add(one, e)));
+}
+
+/// tanh(√(2/π) (x + 0.044715 x³))
+template <class R>
+HWY_INLINE Vector<R> gelu_tanh(Vector<R> x) {
+    const Tag<R> d;
+    const auto cubic = hn::Mul(hn::Set(d, static_cast<R>(0.044715)), hn::Mul(x, x));
+    const auto inside = hn::Mul(x, hn::Add(hn::Set(d, R{1}), cubic));
+    return hn::Tanh(d, hn::Mul(hn::Set(d, static_cast<R>(0.7978845608028654)), inside));
+}
+
+template <class R>
+HWY_INLINE Vector<R> gelu(Vector<R> x) {
+    const Tag<R> d;
+    const auto half = hn::Mul(hn::Set(d, static_cast<R>(0.5)), x);
+    return keep_nan<R>(x, hn::MulAdd(half, gelu_tanh<R>(x), half));
+}
+
+/// g'(x) = (1 + t)/2 + x/2 (1 − t²) √(2/π) (1 + 3 · 0.044715 x²)
+template <class R>
+HWY_INLINE Vector<R> gelu_derivative(Vector<R> x) {
+    const Tag<R> d;
+    const auto one = hn::Set(d, R{1});
+    const auto half = hn::Set(d, static_cast<R>(0.5));
+    const auto t = gelu_tanh<R>(x);
+    const auto slope =
+        hn::Mul(hn::Set(d, static_cast<R>(0.7978845608028654)),
+                hn::MulAdd(hn::Set(d, static_cast<R>(0.134145)), hn::Mul(x, x), one));
+    const auto bend = hn::Mul(hn::Mul(x, hn::NegMulAdd(t, t, one)), slope);
+    return hn::Mul(half, hn::Add(hn::Add(one, t), bend));
 }
 
 template <class R>
@@ -80,6 +118,10 @@ void bias_row_impl(const R* bias, R* z, Index n, Activation f) {
         case Activation::sigmoid:
             return map(bias, z, n,
                        [](auto b, auto x) HWY_ATTR { return sigmoid<R>(hn::Add(b, x)); });
+        case Activation::gelu:
+            return map(bias, z, n, [](auto b, auto x) HWY_ATTR { return gelu<R>(hn::Add(b, x)); });
+        case Activation::softmax:
+            return;
     }
 }
 
@@ -102,6 +144,11 @@ void derivative_row_impl(const R* a, R* d, Index n, Activation f) {
             return map(a, d, n, [one](auto y, auto x) HWY_ATTR {
                 return hn::Mul(x, hn::Mul(y, hn::Sub(one, y)));
             });
+        case Activation::gelu:
+            return map(a, d, n,
+                       [](auto y, auto x) HWY_ATTR { return hn::Mul(x, gelu_derivative<R>(y)); });
+        case Activation::softmax:
+            return;
     }
 }
 
@@ -135,72 +182,103 @@ void shifted_exp_impl(R* z, Index n, R* result) {
     result[1] = total;
 }
 
-template <class R>
-bool adam_impl(const AdamStep& step, const R* g, const R* w, R* m, R* v, R* out, Index n) {
+/// step(i): one vector of an update at element i of g, w, m, v and out. What is left at the end is
+/// computed in buffers.
+template <class R, class Step>
+HWY_INLINE bool update_all(const R* g, const R* w, R* m, R* v, R* out, Index n, Step step) {
     const Tag<R> d;
     const auto lanes = static_cast<Index>(hn::Lanes(d));
+    auto check = hn::Zero(d);
+    Index i = 0;
+    for (; i + lanes <= n; i += lanes) {
+        check = hn::MulAdd(hn::LoadU(d, g + i), hn::Zero(d), check);
+        step(g + i, w + i, m + i, v + i, out + i);
+    }
+    if (i < n) {
+        HWY_ALIGN R rest[5][HWY_MAX_BYTES / sizeof(R)] = {};
+        const Index left = n - i;
+        std::copy_n(g + i, left, rest[0]);
+        std::copy_n(w + i, left, rest[1]);
+        std::copy_n(m + i, left, rest[2]);
+        std::copy_n(v + i, left, rest[3]);
+        check = hn::MulAdd(hn::Load(d, rest[0]), hn::Zero(d), check);
+        step(rest[0], rest[1], rest[2], rest[3], rest[4]);
+        std::copy_n(rest[2], left, m + i);
+        if (v != m) std::copy_n(rest[3], left, v + i);
+        std::copy_n(rest[4], left, out + i);
+    }
+    return hn::AllTrue(d, hn::Eq(check, check));
+}
+
+template <class R>
+bool adam_impl(const UpdateStep& step, const R* g, const R* w, R* m, R* v, R* out, Index n) {
+    const Tag<R> d;
     const auto set = [d](double x) HWY_ATTR { return hn::Set(d, static_cast<R>(x)); };
+    const auto clip = set(step.clip);
+    const auto ridge = set(step.ridge);
+    const auto keep = set(step.keep);
     const auto beta1 = set(step.beta1);
     const auto rest1 = set(1.0 - step.beta1);
     const auto beta2 = set(step.beta2);
     const auto rest2 = set(1.0 - step.beta2);
-    const auto rate = set(step.rate);
-    const auto correction = set(step.correction);
+    const auto rate = set(step.rate * step.correction1);
+    const auto correction = set(step.correction2);
     const auto epsilon = set(step.epsilon);
-    auto check = hn::Zero(d);
-    for (Index i = 0; i < n; i += lanes) {
-        const auto gradient = hn::LoadU(d, g + i);
-        check = hn::MulAdd(gradient, hn::Zero(d), check);
-        const auto first = hn::MulAdd(beta1, hn::LoadU(d, m + i), hn::Mul(rest1, gradient));
-        const auto second =
-            hn::MulAdd(beta2, hn::LoadU(d, v + i), hn::Mul(rest2, hn::Mul(gradient, gradient)));
-        hn::StoreU(first, d, m + i);
-        hn::StoreU(second, d, v + i);
-        const auto root = hn::MulAdd(hn::Sqrt(second), correction, epsilon);
-        hn::StoreU(hn::NegMulAdd(rate, hn::Div(first, root), hn::LoadU(d, w + i)), d, out + i);
-    }
-    return hn::AllTrue(d, hn::Eq(check, check));
+    return update_all(
+        g, w, m, v, out, n, [=](const R* g1, const R* w1, R* m1, R* v1, R* out1) HWY_ATTR {
+            const auto weight = hn::LoadU(d, w1);
+            const auto gradient = hn::MulAdd(ridge, weight, hn::Mul(clip, hn::LoadU(d, g1)));
+            const auto first = hn::MulAdd(beta1, hn::LoadU(d, m1), hn::Mul(rest1, gradient));
+            const auto second =
+                hn::MulAdd(beta2, hn::LoadU(d, v1), hn::Mul(rest2, hn::Mul(gradient, gradient)));
+            hn::StoreU(first, d, m1);
+            hn::StoreU(second, d, v1);
+            const auto root = hn::MulAdd(hn::Sqrt(second), correction, epsilon);
+            hn::StoreU(hn::NegMulAdd(rate, hn::Div(first, root), hn::Mul(keep, weight)), d, out1);
+        });
 }
 
 template <class R>
-bool momentum_impl(double rate, double momentum, const R* g, const R* w, R* m, R* out, Index n) {
+bool momentum_impl(const UpdateStep& step, const R* g, const R* w, R* m, R* out, Index n) {
     const Tag<R> d;
-    const auto lanes = static_cast<Index>(hn::Lanes(d));
-    const auto step = hn::Set(d, static_cast<R>(rate));
-    const auto keep = hn::Set(d, static_cast<R>(momentum));
-    auto check = hn::Zero(d);
-    for (Index i = 0; i < n; i += lanes) {
-        const auto gradient = hn::LoadU(d, g + i);
-        check = hn::MulAdd(gradient, hn::Zero(d), check);
-        const auto velocity = hn::MulAdd(keep, hn::LoadU(d, m + i), gradient);
-        hn::StoreU(velocity, d, m + i);
-        hn::StoreU(hn::NegMulAdd(step, velocity, hn::LoadU(d, w + i)), d, out + i);
-    }
-    return hn::AllTrue(d, hn::Eq(check, check));
+    const auto rate = hn::Set(d, static_cast<R>(step.rate));
+    const auto momentum = hn::Set(d, static_cast<R>(step.beta1));
+    const auto clip = hn::Set(d, static_cast<R>(step.clip));
+    const auto ridge = hn::Set(d, static_cast<R>(step.ridge));
+    return update_all(
+        g, w, m, m, out, n, [=](const R* g1, const R* w1, R* m1, R*, R* out1) HWY_ATTR {
+            const auto weight = hn::LoadU(d, w1);
+            const auto gradient = hn::MulAdd(ridge, weight, hn::Mul(clip, hn::LoadU(d, g1)));
+            const auto velocity = hn::MulAdd(momentum, hn::LoadU(d, m1), gradient);
+            hn::StoreU(velocity, d, m1);
+            hn::StoreU(hn::NegMulAdd(rate, velocity, weight), d, out1);
+        });
 }
 
-#define RANKFOLD_KERNELS(R, suffix)                                                              \
-    void add_##suffix(const R* x, R* y, Index n) {                                               \
-        add_impl<R>(x, y, n);                                                                    \
-    }                                                                                            \
-    void scale_##suffix(R factor, R* z, Index n) {                                               \
-        scale_impl<R>(factor, z, n);                                                             \
-    }                                                                                            \
-    void bias_row_##suffix(const R* b, R* z, Index n, Activation f) {                            \
-        bias_row_impl<R>(b, z, n, f);                                                            \
-    }                                                                                            \
-    void derivative_row_##suffix(const R* a, R* d, Index n, Activation f) {                      \
-        derivative_row_impl<R>(a, d, n, f);                                                      \
-    }                                                                                            \
-    void shifted_exp_##suffix(R* z, Index n, R* result) {                                        \
-        shifted_exp_impl<R>(z, n, result);                                                       \
-    }                                                                                            \
-    bool adam_##suffix(const AdamStep& s, const R* g, const R* w, R* m, R* v, R* out, Index n) { \
-        return adam_impl<R>(s, g, w, m, v, out, n);                                              \
-    }                                                                                            \
-    bool momentum_##suffix(double rate, double momentum, const R* g, const R* w, R* m, R* out,   \
-                           Index n) {                                                            \
-        return momentum_impl<R>(rate, momentum, g, w, m, out, n);                                \
+#define RANKFOLD_KERNELS(R, suffix)                                                                \
+    void add_##suffix(const R* x, R* y, Index n) {                                                 \
+        add_impl<R>(x, y, n);                                                                      \
+    }                                                                                              \
+    void multiply_##suffix(const R* x, R* z, Index n) {                                            \
+        multiply_impl<R>(x, z, n);                                                                 \
+    }                                                                                              \
+    void scale_##suffix(R factor, R* z, Index n) {                                                 \
+        scale_impl<R>(factor, z, n);                                                               \
+    }                                                                                              \
+    void bias_row_##suffix(const R* b, R* z, Index n, Activation f) {                              \
+        bias_row_impl<R>(b, z, n, f);                                                              \
+    }                                                                                              \
+    void derivative_row_##suffix(const R* a, R* d, Index n, Activation f) {                        \
+        derivative_row_impl<R>(a, d, n, f);                                                        \
+    }                                                                                              \
+    void shifted_exp_##suffix(R* z, Index n, R* result) {                                          \
+        shifted_exp_impl<R>(z, n, result);                                                         \
+    }                                                                                              \
+    bool adam_##suffix(const UpdateStep& s, const R* g, const R* w, R* m, R* v, R* out, Index n) { \
+        return adam_impl<R>(s, g, w, m, v, out, n);                                                \
+    }                                                                                              \
+    bool momentum_##suffix(const UpdateStep& s, const R* g, const R* w, R* m, R* out, Index n) {   \
+        return momentum_impl<R>(s, g, w, m, out, n);                                               \
     }
 RANKFOLD_KERNELS(float, f)
 RANKFOLD_KERNELS(double, d)
@@ -220,61 +298,67 @@ Index length(std::size_t n) {
 
 }  // namespace
 
-#define RANKFOLD_EXPORT(R, suffix)                                                                 \
-    HWY_EXPORT(add_##suffix);                                                                      \
-    HWY_EXPORT(scale_##suffix);                                                                    \
-    HWY_EXPORT(bias_row_##suffix);                                                                 \
-    HWY_EXPORT(derivative_row_##suffix);                                                           \
-    HWY_EXPORT(shifted_exp_##suffix);                                                              \
-    HWY_EXPORT(adam_##suffix);                                                                     \
-    HWY_EXPORT(momentum_##suffix);                                                                 \
-    template <>                                                                                    \
-    void add_to(std::span<const R> x, std::span<R> y) {                                            \
-        RANKFOLD_EXPECT(x.size() == y.size());                                                     \
-        HWY_DYNAMIC_DISPATCH(add_##suffix)(x.data(), y.data(), length(x.size()));                  \
-    }                                                                                              \
-    template <>                                                                                    \
-    void scale(R factor, std::span<R> z) {                                                         \
-        HWY_DYNAMIC_DISPATCH(scale_##suffix)(factor, z.data(), length(z.size()));                  \
-    }                                                                                              \
-    template <>                                                                                    \
-    void bias_activation(MatrixView<R> z, std::span<const R> bias, Activation f) {                 \
-        RANKFOLD_EXPECT(length(bias.size()) == z.cols);                                            \
-        for (Index i = 0; i < z.rows; ++i) {                                                       \
-            HWY_DYNAMIC_DISPATCH(bias_row_##suffix)(bias.data(), z.row(i).data(), z.cols, f);      \
-        }                                                                                          \
-    }                                                                                              \
-    template <>                                                                                    \
-    void activation_gradient(MatrixView<const R> a, Activation f, MatrixView<R> d) {               \
-        RANKFOLD_EXPECT(a.rows == d.rows && a.cols == d.cols);                                     \
-        for (Index i = 0; i < a.rows; ++i) {                                                       \
-            HWY_DYNAMIC_DISPATCH(derivative_row_##suffix)                                          \
-            (a.row(i).data(), d.row(i).data(), a.cols, f);                                         \
-        }                                                                                          \
-    }                                                                                              \
-    template <>                                                                                    \
-    ExpSum<R> shifted_exp(std::span<R> z) {                                                        \
-        R result[2] = {0, 0};                                                                      \
-        if (!z.empty()) {                                                                          \
-            HWY_DYNAMIC_DISPATCH(shifted_exp_##suffix)(z.data(), length(z.size()), result);        \
-        }                                                                                          \
-        return {result[0], result[1]};                                                             \
-    }                                                                                              \
-    template <>                                                                                    \
-    bool adam_update(const AdamStep& step, std::span<const R> g, std::span<const R> w,             \
-                     std::span<R> m, std::span<R> v, std::span<R> out) {                           \
-        RANKFOLD_EXPECT(g.size() % 16 == 0 && w.size() == g.size() && m.size() == g.size());       \
-        RANKFOLD_EXPECT(v.size() == g.size() && out.size() == g.size());                           \
-        return HWY_DYNAMIC_DISPATCH(adam_##suffix)(step, g.data(), w.data(), m.data(), v.data(),   \
-                                                   out.data(), length(g.size()));                  \
-    }                                                                                              \
-    template <>                                                                                    \
-    bool momentum_update(double rate, double momentum, std::span<const R> g, std::span<const R> w, \
-                         std::span<R> m, std::span<R> out) {                                       \
-        RANKFOLD_EXPECT(g.size() % 16 == 0 && w.size() == g.size() && m.size() == g.size());       \
-        RANKFOLD_EXPECT(out.size() == g.size());                                                   \
-        return HWY_DYNAMIC_DISPATCH(momentum_##suffix)(rate, momentum, g.data(), w.data(),         \
-                                                       m.data(), out.data(), length(g.size()));    \
+#define RANKFOLD_EXPORT(R, suffix)                                                               \
+    HWY_EXPORT(add_##suffix);                                                                    \
+    HWY_EXPORT(multiply_##suffix);                                                               \
+    HWY_EXPORT(scale_##suffix);                                                                  \
+    HWY_EXPORT(bias_row_##suffix);                                                               \
+    HWY_EXPORT(derivative_row_##suffix);                                                         \
+    HWY_EXPORT(shifted_exp_##suffix);                                                            \
+    HWY_EXPORT(adam_##suffix);                                                                   \
+    HWY_EXPORT(momentum_##suffix);                                                               \
+    template <>                                                                                  \
+    void add_to(std::span<const R> x, std::span<R> y) {                                          \
+        RANKFOLD_EXPECT(x.size() == y.size());                                                   \
+        HWY_DYNAMIC_DISPATCH(add_##suffix)(x.data(), y.data(), length(x.size()));                \
+    }                                                                                            \
+    template <>                                                                                  \
+    void multiply_to(std::span<const R> x, std::span<R> z) {                                     \
+        RANKFOLD_EXPECT(x.size() == z.size());                                                   \
+        HWY_DYNAMIC_DISPATCH(multiply_##suffix)(x.data(), z.data(), length(x.size()));           \
+    }                                                                                            \
+    template <>                                                                                  \
+    void scale(R factor, std::span<R> z) {                                                       \
+        HWY_DYNAMIC_DISPATCH(scale_##suffix)(factor, z.data(), length(z.size()));                \
+    }                                                                                            \
+    template <>                                                                                  \
+    void bias_activation(MatrixView<R> z, std::span<const R> bias, Activation f) {               \
+        RANKFOLD_EXPECT(length(bias.size()) == z.cols);                                          \
+        for (Index i = 0; i < z.rows; ++i) {                                                     \
+            HWY_DYNAMIC_DISPATCH(bias_row_##suffix)(bias.data(), z.row(i).data(), z.cols, f);    \
+        }                                                                                        \
+    }                                                                                            \
+    template <>                                                                                  \
+    void activation_gradient(MatrixView<const R> a, Activation f, MatrixView<R> d) {             \
+        RANKFOLD_EXPECT(a.rows == d.rows && a.cols == d.cols);                                   \
+        for (Index i = 0; i < a.rows; ++i) {                                                     \
+            HWY_DYNAMIC_DISPATCH(derivative_row_##suffix)                                        \
+            (a.row(i).data(), d.row(i).data(), a.cols, f);                                       \
+        }                                                                                        \
+    }                                                                                            \
+    template <>                                                                                  \
+    ExpSum<R> shifted_exp(std::span<R> z) {                                                      \
+        R result[2] = {0, 0};                                                                    \
+        if (!z.empty()) {                                                                        \
+            HWY_DYNAMIC_DISPATCH(shifted_exp_##suffix)(z.data(), length(z.size()), result);      \
+        }                                                                                        \
+        return {result[0], result[1]};                                                           \
+    }                                                                                            \
+    template <>                                                                                  \
+    bool adam_update(const UpdateStep& step, std::span<const R> g, std::span<const R> w,         \
+                     std::span<R> m, std::span<R> v, std::span<R> out) {                         \
+        RANKFOLD_EXPECT(w.size() == g.size() && m.size() == g.size());                           \
+        RANKFOLD_EXPECT(v.size() == g.size() && out.size() == g.size());                         \
+        return HWY_DYNAMIC_DISPATCH(adam_##suffix)(step, g.data(), w.data(), m.data(), v.data(), \
+                                                   out.data(), length(g.size()));                \
+    }                                                                                            \
+    template <>                                                                                  \
+    bool momentum_update(const UpdateStep& step, std::span<const R> g, std::span<const R> w,     \
+                         std::span<R> m, std::span<R> out) {                                     \
+        RANKFOLD_EXPECT(w.size() == g.size() && m.size() == g.size());                           \
+        RANKFOLD_EXPECT(out.size() == g.size());                                                 \
+        return HWY_DYNAMIC_DISPATCH(momentum_##suffix)(step, g.data(), w.data(), m.data(),       \
+                                                       out.data(), length(g.size()));            \
     }
 RANKFOLD_EXPORT(float, f)
 RANKFOLD_EXPORT(double, d)

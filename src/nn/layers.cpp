@@ -1,20 +1,11 @@
 #include <rankfold/nn/layers.hpp>
 
 #include <rankfold/linalg/blas.hpp>
+#include <rankfold/nn/gradient_sum.hpp>
 
 namespace rankfold {
 
 namespace {
-
-/// c ← aᵀ b for a tile of a's columns; zero when there are no rows.
-template <Real R>
-void transposed_product(MatrixView<const R> a, MatrixView<const R> b, MatrixView<R> c) {
-    if (a.rows == 0) {
-        for (Index i = 0; i < c.rows; ++i) std::ranges::fill(c.row(i), R{0});
-    } else {
-        gemm<R>(Transpose::yes, Transpose::no, R{1}, a, b, R{0}, c);
-    }
-}
 
 double product(Index a, Index b, Index c) {
     return static_cast<double>(a) * static_cast<double>(b) * static_cast<double>(c);
@@ -23,21 +14,24 @@ double product(Index a, Index b, Index c) {
 }  // namespace
 
 template <Real R>
-void DenseMap<R>::forward(MatrixView<const R> x, MatrixView<R> z, MapSpace<R>& /*space*/) const {
-    gemm<R>(Transpose::no, Transpose::yes, R{1}, x, weight_, R{0}, z);
+void DenseMap<R>::forward(MatrixView<const R> x, const Epilogue<R>& epilogue, MatrixView<R> z,
+                          MapSpace<R>& /*space*/, ProductSpace<R>& products) const {
+    row_products<R>(WeightSide::row_an_output, x, weight_, epilogue, z, products);
 }
 
 template <Real R>
-void DenseMap<R>::gradient(Part part, Range tile, MatrixView<const R> x, MatrixView<const R> d,
-                           const MapSpace<R>& /*space*/, MatrixView<R> out) const {
+void DenseMap<R>::gradient(Part part, MatrixView<const R> x, MatrixView<const R> d,
+                           const GradientRequest<R>& request, MapSpace<R>& /*space*/,
+                           ProductSpace<R>& products) const {
     RANKFOLD_EXPECT(part == Part::weight);
-    transposed_product<R>(d.col_block(tile), x, out);
+    block_products<R>(d, x, request.ends, request.nodes, request.out, request.add, products);
 }
 
 template <Real R>
-void DenseMap<R>::input_gradient(MatrixView<const R> d, const MapSpace<R>& /*space*/, R beta,
-                                 MatrixView<R> dx) const {
-    gemm<R>(Transpose::no, Transpose::no, R{1}, d, weight_, beta, dx);
+void DenseMap<R>::input_gradient(MatrixView<const R> d, const Epilogue<R>& epilogue,
+                                 MatrixView<R> dx, MapSpace<R>& /*space*/,
+                                 ProductSpace<R>& products) const {
+    row_products<R>(WeightSide::column_an_output, d, weight_, epilogue, dx, products);
 }
 
 template <Real R>
@@ -59,61 +53,87 @@ void FactoredMap<R>::prepare(Index rows) {
 }
 
 template <Real R>
-void FactoredMap<R>::reserve(Index rows, bool training, MapSpace<R>& space) const {
+void FactoredMap<R>::reserve(Index rows, Index blocks, MapSpace<R>& space) const {
     if (!collapsed_) space.inner = DenseMatrix<R>(rows, inner_);
-    if (!training) return;
-    space.d_inner = collapsed_ ? DenseMatrix<R>(out_, in_) : DenseMatrix<R>(rows, inner_);
+    if (blocks == 0) return;
+    if (!collapsed_) space.d_inner = DenseMatrix<R>(rows, inner_);
+    for (Index b = 0; collapsed_ && b < blocks; ++b) space.d_products.emplace_back(out_, in_);
 }
 
 template <Real R>
-void FactoredMap<R>::forward(MatrixView<const R> x, MatrixView<R> z, MapSpace<R>& space) const {
+void FactoredMap<R>::forward(MatrixView<const R> x, const Epilogue<R>& epilogue, MatrixView<R> z,
+                             MapSpace<R>& space, ProductSpace<R>& products) const {
     if (collapsed_) {
-        gemm<R>(Transpose::no, Transpose::yes, R{1}, x, product_.view(), R{0}, z);
+        row_products<R>(WeightSide::row_an_output, x, product_.view(), epilogue, z, products);
         return;
     }
     const auto inner = space.inner.view().row_block({0, x.rows});
-    gemm<R>(Transpose::no, Transpose::no, R{1}, x, v_, R{0}, inner);
-    gemm<R>(Transpose::no, Transpose::yes, R{1}, inner, u_, R{0}, z);
+    row_products<R>(WeightSide::column_an_output, x, v_, {}, inner, products);
+    row_products<R>(WeightSide::row_an_output, inner, u_, epilogue, z, products);
 }
 
 template <Real R>
 void FactoredMap<R>::begin_gradient(MatrixView<const R> x, MatrixView<const R> d,
-                                    MapSpace<R>& space) const {
-    if (collapsed_) {
-        transposed_product<R>(d, x, space.d_inner.view());
-    } else {
-        gemm<R>(Transpose::no, Transpose::no, R{1}, d, u_, R{0},
-                space.d_inner.view().row_block({0, d.rows}));
+                                    std::span<const Index> ends, MapSpace<R>& space,
+                                    ProductSpace<R>& products) const {
+    if (!collapsed_) {
+        row_products<R>(WeightSide::column_an_output, d, u_, {},
+                        space.d_inner.view().row_block({0, d.rows}), products);
+        return;
     }
+    std::vector<Range> blocks;
+    std::vector<R*> out;
+    for (Index b = 0; b < std::ssize(ends); ++b) {
+        blocks.push_back({b, b + 1});
+        out.push_back(space.d_products[static_cast<std::size_t>(b)].data().data());
+    }
+    block_products<R>(d, x, ends, blocks, out, false, products);
 }
 
 template <Real R>
-void FactoredMap<R>::gradient(Part part, Range tile, MatrixView<const R> x, MatrixView<const R> d,
-                              const MapSpace<R>& space, MatrixView<R> out) const {
+void FactoredMap<R>::gradient(Part part, MatrixView<const R> x, MatrixView<const R> d,
+                              const GradientRequest<R>& request, MapSpace<R>& space,
+                              ProductSpace<R>& products) const {
     RANKFOLD_EXPECT(part == Part::u || part == Part::v);
-    const auto d_inner = space.d_inner.view();
-    if (part == Part::u) {
-        if (collapsed_) {
-            gemm<R>(Transpose::no, Transpose::no, R{1}, d_inner.row_block(tile), v_, R{0}, out);
+    if (!collapsed_) {
+        const auto inner = space.inner.view().row_block({0, d.rows});
+        const auto d_inner = space.d_inner.view().row_block({0, d.rows});
+        block_products<R>(part == Part::u ? d : x, part == Part::u ? inner : d_inner, request.ends,
+                          request.nodes, request.out, request.add, products);
+        return;
+    }
+    const Index rows = part == Part::u ? out_ : in_;
+    const auto leaf = [&](Index block, std::span<R> out) {
+        const auto& d_product = space.d_products[static_cast<std::size_t>(block)];
+        const MatrixView<R> to(out.data(), rows, inner_);
+        if (part == Part::u) {
+            gemm<R>(Transpose::no, Transpose::no, R{1}, d_product.view(), v_, R{0}, to);
         } else {
-            transposed_product<R>(d.col_block(tile), space.inner.view().row_block({0, d.rows}),
-                                  out);
+            gemm<R>(Transpose::yes, Transpose::no, R{1}, d_product.view(), u_, R{0}, to);
         }
-    } else if (collapsed_) {
-        transposed_product<R>(d_inner.col_block(tile), u_, out);
-    } else {
-        transposed_product<R>(x.col_block(tile), d_inner.row_block({0, x.rows}), out);
+    };
+    const auto size = static_cast<std::size_t>(rows * inner_);
+    for (std::size_t n = 0; n < request.nodes.size(); ++n) {
+        const std::span<R> out(request.out[n], size);
+        if (!request.add) {
+            sum_tree<R>(request.nodes[n], out, leaf);
+            continue;
+        }
+        AlignedVector<R> more(size);
+        sum_tree<R>(request.nodes[n], std::span<R>(more), leaf);
+        add_to<R>(more, out);
     }
 }
 
 template <Real R>
-void FactoredMap<R>::input_gradient(MatrixView<const R> d, const MapSpace<R>& space, R beta,
-                                    MatrixView<R> dx) const {
+void FactoredMap<R>::input_gradient(MatrixView<const R> d, const Epilogue<R>& epilogue,
+                                    MatrixView<R> dx, MapSpace<R>& space,
+                                    ProductSpace<R>& products) const {
     if (collapsed_) {
-        gemm<R>(Transpose::no, Transpose::no, R{1}, d, product_.view(), beta, dx);
+        row_products<R>(WeightSide::column_an_output, d, product_.view(), epilogue, dx, products);
     } else {
-        gemm<R>(Transpose::no, Transpose::yes, R{1}, space.d_inner.view().row_block({0, d.rows}),
-                v_, beta, dx);
+        row_products<R>(WeightSide::row_an_output, space.d_inner.view().row_block({0, d.rows}), v_,
+                        epilogue, dx, products);
     }
 }
 

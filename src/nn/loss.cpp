@@ -1,6 +1,9 @@
 #include <rankfold/nn/loss.hpp>
 
+#include <algorithm>
+#include <array>
 #include <cmath>
+#include <utility>
 
 #include <rankfold/core/error.hpp>
 #include <rankfold/nn/kernels.hpp>
@@ -13,18 +16,32 @@ std::size_t at(Index i) {
     return static_cast<std::size_t>(i);
 }
 
+template <Real R>
+double weight_of(const Targets<R>& targets, Index row) {
+    return targets.weights.empty() ? 1.0 : static_cast<double>(targets.weights[at(row)]);
+}
+
+/// log(1 + exp z), and its derivative 1 / (1 + exp(−z)), without overflow.
+std::pair<double, double> softplus(double z) {
+    const double e = std::exp(-std::abs(z));
+    return {std::max(z, 0.0) + std::log1p(e), (z >= 0.0 ? 1.0 : e) / (1.0 + e)};
+}
+
 /// Both kinds of cross-entropy: `target(i, add)` calls add(j, t_j) for the targets of row i.
 template <Real R, class Target>
-double cross_entropy(double factor, MatrixView<R> z, Target target) {
+double cross_entropy(const Targets<R>& targets, double scale_by, MatrixView<R> z, Target target) {
     double total = 0.0;
     for (Index i = 0; i < z.rows; ++i) {
         const std::span<R> row = z.row(i);
+        const double weight = weight_of(targets, i);
+        const double factor = scale_by * weight;
         double inside = 0.0;  // Σ t_j z_j
         target(i, [&](Index j, R t) {
             inside += static_cast<double>(t) * static_cast<double>(row[at(j)]);
         });
         const ExpSum<R> exp = shifted_exp(row);
-        total += static_cast<double>(exp.largest) + std::log(static_cast<double>(exp.sum)) - inside;
+        total += weight * (static_cast<double>(exp.largest) +
+                           std::log(static_cast<double>(exp.sum)) - inside);
         scale(static_cast<R>(factor / static_cast<double>(exp.sum)), row);
         target(i, [&](Index j, R t) {
             row[at(j)] -= static_cast<R>(factor * static_cast<double>(t));
@@ -38,8 +55,7 @@ double squared(const Targets<R>& targets, double factor, MatrixView<R> z) {
     RANKFOLD_EXPECT(targets.values.size() == at(z.rows * z.cols));
     double total = 0.0;
     for (Index i = 0; i < z.rows; ++i) {
-        const double weight =
-            targets.weights.empty() ? 1.0 : static_cast<double>(targets.weights[at(i)]);
+        const double weight = weight_of(targets, i);
         for (Index f = 0; f < z.cols; ++f) {
             const double error = static_cast<double>(z(i, f)) -
                                  static_cast<double>(targets.values[at(i * z.cols + f)]);
@@ -74,6 +90,96 @@ double factorization(const Targets<R>& targets, double factor, MatrixView<R> z) 
     return total;
 }
 
+template <Real R>
+double logistic(const Targets<R>& targets, double factor, MatrixView<R> z) {
+    RANKFOLD_EXPECT(targets.values.size() == at(z.rows * z.cols));
+    double total = 0.0;
+    for (Index i = 0; i < z.rows; ++i) {
+        const double weight = weight_of(targets, i);
+        for (Index f = 0; f < z.cols; ++f) {
+            const auto x = static_cast<double>(z(i, f));
+            const auto t = static_cast<double>(targets.values[at(i * z.cols + f)]);
+            const auto [value, slope] = softplus(x);
+            total += weight * (value - t * x);
+            z(i, f) = static_cast<R>(factor * weight * (slope - t));
+        }
+    }
+    return total;
+}
+
+template <Real R>
+double logistic_columns(const Targets<R>& targets, double factor, MatrixView<R> z) {
+    double total = 0.0;
+    for (Index i = 0; i < z.rows; ++i) {
+        for (const ColIndex j : targets.distributions[at(i)].columns) {
+            total -= static_cast<double>(z(i, j));
+        }
+        for (R& x : z.row(i)) {
+            const auto [value, slope] = softplus(static_cast<double>(x));
+            total += value;
+            x = static_cast<R>(factor * slope);
+        }
+        for (const ColIndex j : targets.distributions[at(i)].columns) {
+            z(i, j) -= static_cast<R>(factor);
+        }
+    }
+    return total;
+}
+
+template <Real R>
+double masked(const Targets<R>& targets, double factor, MatrixView<R> z) {
+    double total = 0.0;
+    std::vector<double> errors;
+    for (Index i = 0; i < z.rows; ++i) {
+        const auto& row = targets.distributions[at(i)];
+        errors.clear();
+        for (std::size_t e = 0; e < row.columns.size(); ++e) {
+            errors.push_back(static_cast<double>(z(i, row.columns[e])) -
+                             static_cast<double>(row.weights[e]));
+            total += errors.back() * errors.back();
+        }
+        std::ranges::fill(z.row(i), R{0});
+        for (std::size_t e = 0; e < row.columns.size(); ++e) {
+            z(i, row.columns[e]) = static_cast<R>(2.0 * factor * errors[e]);
+        }
+    }
+    return total;
+}
+
+template <Real R>
+double ranking(double factor, MatrixView<R> z) {
+    RANKFOLD_EXPECT(z.rows % 2 == 0 && z.cols == 1);
+    double total = 0.0;
+    for (Index i = 0; i < z.rows; i += 2) {
+        const auto [value, slope] =
+            softplus(static_cast<double>(z(i + 1, 0)) - static_cast<double>(z(i, 0)));
+        total += value;
+        z(i, 0) = static_cast<R>(-factor * slope);
+        z(i + 1, 0) = static_cast<R>(factor * slope);
+    }
+    return total;
+}
+
+struct LossNames {
+    Loss loss;
+    const char* head;
+    const char* name;
+};
+
+/// The first of a head is its default.
+constexpr std::array loss_names{LossNames{Loss::classes, "classes", "cross-entropy"},
+                                LossNames{Loss::distribution, "columns", "cross-entropy"},
+                                LossNames{Loss::logistic_columns, "columns", "logistic"},
+                                LossNames{Loss::masked, "columns", "masked"},
+                                LossNames{Loss::squared, "rating", "squared"},
+                                LossNames{Loss::factorization, "factors", "squared"},
+                                LossNames{Loss::logistic, "pairs", "logistic"},
+                                LossNames{Loss::ranking, "pairs", "ranking"}};
+
+const LossNames& names_of(Loss loss) {
+    return *std::ranges::find(loss_names, loss, &LossNames::loss);
+}
+
 }  // namespace
 
 template <Real R>
@@ -81,11 +187,11 @@ double loss_gradient(Loss loss, const Targets<R>& targets, double factor, Matrix
     switch (loss) {
         case Loss::classes:
             RANKFOLD_EXPECT(targets.labels.size() == at(z.rows));
-            return cross_entropy(factor, z,
+            return cross_entropy(targets, factor, z,
                                  [&](Index i, auto add) { add(targets.labels[at(i)], R{1}); });
         case Loss::distribution:
             RANKFOLD_EXPECT(targets.distributions.size() == at(z.rows));
-            return cross_entropy(factor, z, [&](Index i, auto add) {
+            return cross_entropy(targets, factor, z, [&](Index i, auto add) {
                 const auto& row = targets.distributions[at(i)];
                 for (std::size_t e = 0; e < row.columns.size(); ++e) {
                     add(row.columns[e], row.weights[e]);
@@ -95,6 +201,16 @@ double loss_gradient(Loss loss, const Targets<R>& targets, double factor, Matrix
             return squared(targets, factor, z);
         case Loss::factorization:
             return factorization(targets, factor, z);
+        case Loss::logistic:
+            return logistic(targets, factor, z);
+        case Loss::logistic_columns:
+            RANKFOLD_EXPECT(targets.distributions.size() == at(z.rows));
+            return logistic_columns(targets, factor, z);
+        case Loss::masked:
+            RANKFOLD_EXPECT(targets.distributions.size() == at(z.rows));
+            return masked(targets, factor, z);
+        case Loss::ranking:
+            return ranking(factor, z);
     }
     throw Error(Fault::bug, "a loss without a gradient");
 }
@@ -108,25 +224,25 @@ void softmax(MatrixView<R> z) {
 }
 
 std::string head_name(Loss loss) {
-    switch (loss) {
-        case Loss::classes:
-            return "classes";
-        case Loss::distribution:
-            return "columns";
-        case Loss::factorization:
-            return "factors";
-        case Loss::squared:
-            break;
-    }
-    return "rating";
+    return names_of(loss).head;
 }
 
-Loss loss_of_head(const std::string& head) {
-    for (const Loss loss :
-         {Loss::classes, Loss::distribution, Loss::squared, Loss::factorization}) {
-        if (head_name(loss) == head) return loss;
+std::string loss_name(Loss loss) {
+    return names_of(loss).name;
+}
+
+Loss loss_of(const std::string& head, const std::string& loss) {
+    std::string known;
+    for (const LossNames& names : loss_names) {
+        if (head != names.head) continue;
+        if (loss.empty() || loss == names.name) return names.loss;
+        known += concat(known.empty() ? "" : ", ", names.name);
     }
-    throw input_error("unknown head \"", head, "\"; known are classes, columns and rating");
+    if (known.empty()) {
+        throw input_error("unknown head \"", head,
+                          "\"; known are classes, columns, rating, factors and pairs");
+    }
+    throw input_error("the head ", head, " has no loss \"", loss, "\"; known are ", known);
 }
 
 template double loss_gradient(Loss, const Targets<float>&, double, MatrixView<float>);

@@ -3,10 +3,11 @@
 #include <algorithm>
 #include <array>
 #include <cmath>
-#include <set>
+#include <map>
 
 #include <rankfold/core/random.hpp>
-#include <rankfold/linalg/blas.hpp>
+#include <rankfold/nn/gradient_sum.hpp>
+#include <rankfold/nn/joins.hpp>
 
 namespace rankfold {
 
@@ -30,11 +31,6 @@ Graph checked(Graph graph) {
     return graph;
 }
 
-/// True for the layers that multiply: the others look up or copy.
-bool has_map(const LayerSpec& layer) {
-    return layer.kind == LayerKind::dense || layer.kind == LayerKind::factored;
-}
-
 template <Real R>
 MatrixView<R> first_rows(DenseMatrix<R>& matrix, Index rows) {
     return matrix.view().row_block({0, rows});
@@ -53,34 +49,35 @@ std::vector<ParameterTensor> Network<R>::declare(const Graph& graph) {
     for (std::size_t l = 0; l < graph.layers.size(); ++l) {
         const LayerSpec& layer = graph.layers[l];
         const Index in = graph.width(layer.inputs.front());
-        if (layer.kind == LayerKind::embedding) {
-            tensors.push_back({.path = "embeddings/" + layer.name,
-                               .layer = static_cast<Index>(l),
-                               .part = Part::weight,
-                               .rows = in,
-                               .cols = layer.outputs});
-        }
-        if (!has_map(layer)) continue;
-        const auto add = [&](Part part, const char* name, Index rows, Index cols, bool trained) {
-            tensors.push_back({.path = "layers/" + layer.name + "/" + name,
+        const auto add = [&](Part part, const std::string& path, Index rows, Index cols,
+                             bool trained = true) {
+            tensors.push_back({.path = path,
                                .layer = static_cast<Index>(l),
                                .part = part,
                                .rows = rows,
                                .cols = cols,
-                               .trained = trained});
+                               .trained = trained,
+                               .table = layer.kind == LayerKind::embedding});
         };
-        if (layer.kind == LayerKind::dense) {
-            add(Part::weight, "weight", layer.outputs, in, true);
-        } else {
+        const std::string path = "layers/" + layer.name + "/";
+        if (layer.kind == LayerKind::embedding) {
+            add(Part::weight, "embeddings/" + layer.name, in, layer.outputs);
+        } else if (layer.kind == LayerKind::dense) {
+            add(Part::weight, path + "weight", layer.outputs, in);
+        } else if (layer.kind == LayerKind::norm) {
+            add(Part::gain, path + "gain", layer.outputs, 0);
+        } else if (layer.kind == LayerKind::factored) {
             if (layer.u == Origin::external) {
                 throw input_error("layer \"", layer.name, "\": only v can be external");
             }
-            add(Part::u, "u", layer.outputs, layer.inner, layer.u == Origin::trained);
+            add(Part::u, path + "u", layer.outputs, layer.inner, layer.u == Origin::trained);
             if (layer.v != Origin::external) {
-                add(Part::v, "v", in, layer.inner, layer.v == Origin::trained);
+                add(Part::v, path + "v", in, layer.inner, layer.v == Origin::trained);
             }
         }
-        add(Part::bias, "bias", layer.outputs, 0, true);
+        if (has_map(layer.kind) || layer.kind == LayerKind::norm) {
+            add(Part::bias, path + "bias", layer.outputs, 0);
+        }
     }
     return tensors;
 }
@@ -99,14 +96,29 @@ Network<R>::Network(Graph graph) : graph_{checked(std::move(graph))}, arena_{dec
             layer.sources.push_back({.place = source_of(graph_, input)});
         }
     }
-    // the backward pass goes from the last layer to the first: the first there to write begins
-    std::set<Index> begun;
+    plan_backward();
+    for (Index l = 0; l < layers(); ++l) bind(l);
+}
+
+/// The backward pass goes from the last layer to the first: the first there to write a layer's
+/// gradient begins it, the others add, and the last one applies f', if it has an epilogue for it.
+template <Real R>
+void Network<R>::plan_backward() {
+    std::map<Index, Source*> last;
+    std::map<Source*, bool> multiplies;
     for (Index l = layers() - 1; l >= 0; --l) {
         for (Source& source : layers_[at(l)].sources) {
-            source.adds = !begun.insert(source.place).second;
+            source.adds = last.contains(source.place);
+            last[source.place] = &source;
+            multiplies[&source] = layers_[at(l)].map.has_value();
         }
     }
-    for (Index l = 0; l < layers(); ++l) bind(l);
+    for (const auto& [place, source] : last) {
+        if (place < 0 || !multiplies[source]) continue;
+        const LayerSpec& spec = graph_.layers[at(place)];
+        source->finishes = spec.dropout == 0.0 && spec.activation != Activation::softmax;
+        layers_[at(place)].finished = source->finishes;
+    }
 }
 
 template <Real R>
@@ -115,8 +127,11 @@ void Network<R>::bind(Index layer) {
     const std::string path = "layers/" + spec.name + "/";
     Layer& mine = layers_[at(layer)];
     if (spec.kind == LayerKind::embedding) mine.table = arena_.matrix("embeddings/" + spec.name);
-    if (!mine.map) return;
+    if (spec.kind == LayerKind::norm) mine.gain = arena_.matrix(path + "gain");
+    if (!mine.map && spec.kind != LayerKind::norm) return;
     mine.bias = arena_.matrix(path + "bias");
+    if (spec.activation == Activation::gelu) mine.no_bias.assign(at(spec.outputs), R{0});
+    if (!mine.map) return;
     if (auto* dense = std::get_if<DenseMap<R>>(&*mine.map)) {
         dense->bind(arena_.matrix(path + "weight"));
     } else {
@@ -138,11 +153,17 @@ void Network<R>::initialize(std::uint64_t seed) {
         const double in =
             static_cast<double>(external ? layer.inner : graph_.width(layer.inputs.front()));
         const double out = static_cast<double>(layer.outputs);
-        double variance = layer.activation == Activation::relu ? 2.0 / in : 2.0 / (in + out);
+        const bool half =
+            layer.activation == Activation::relu || layer.activation == Activation::gelu;
+        double variance = half ? 2.0 / in : 2.0 / (in + out);
         if (tensor.part == Part::bias) variance = 0.0;
         if (layer.kind == LayerKind::embedding) variance = 0.01;
         if (!external && (tensor.part == Part::u || tensor.part == Part::v)) {
             variance = std::sqrt(variance / static_cast<double>(layer.inner));  // that of U Vᵀ
+        }
+        if (tensor.part == Part::gain) {
+            std::ranges::fill(values.row(0), R{1});
+            continue;
         }
         const double bound = std::sqrt(3.0 * variance);
         const Index stream = tensor.layer * 4 + static_cast<Index>(tensor.part);
@@ -174,7 +195,7 @@ void Network<R>::prepare(Index rows) {
 }
 
 template <Real R>
-Workspace<R> Network<R>::workspace(Index capacity, Purpose purpose) const {
+Workspace<R> Network<R>::workspace(Index capacity, Purpose purpose, Index blocks) const {
     const bool training = purpose == Purpose::training;
     Workspace<R> ws;
     ws.capacity = capacity;
@@ -190,9 +211,17 @@ Workspace<R> Network<R>::workspace(Index capacity, Purpose purpose) const {
             l == layers() - 1 && spec.activation == Activation::identity && spec.dropout == 0.0;
         if (training && !shared) space.d_output = DenseMatrix<R>(capacity, spec.outputs);
         if (training && spec.dropout > 0.0) space.kept.resize(at(capacity * spec.outputs));
+        if (spec.activation == Activation::gelu) {
+            space.linear = DenseMatrix<R>(capacity, spec.outputs);
+        }
+        if (spec.kind == LayerKind::norm) {
+            space.unit = DenseMatrix<R>(capacity, spec.outputs);
+            space.spread.resize(at(capacity));
+        }
         if (!layers_[at(l)].map) continue;
-        std::visit([&](const auto& map) { map.reserve(capacity, training, space.map); },
-                   *layers_[at(l)].map);
+        std::visit(
+            [&](const auto& map) { map.reserve(capacity, training ? blocks : 0, space.map); },
+            *layers_[at(l)].map);
     }
     return ws;
 }
@@ -205,30 +234,19 @@ MatrixView<const R> Network<R>::input_of(Index layer, const Workspace<R>& ws,
 }
 
 template <Real R>
-const std::vector<Index>& Network<R>::indices_of(Index layer, const Workspace<R>& ws) const {
-    return ws.indices[at(-1 - layers_[at(layer)].sources.front().place)];
+std::vector<MatrixView<const R>> Network<R>::inputs_of(Index layer, const Workspace<R>& ws) const {
+    std::vector<MatrixView<const R>> inputs;
+    for (std::size_t s = 0; s < layers_[at(layer)].sources.size(); ++s) {
+        inputs.push_back(input_of(layer, ws, s));
+    }
+    return inputs;
 }
 
-/// The forward pass of the layers without a map.
 template <Real R>
-void Network<R>::copy_inputs(Index layer, Workspace<R>& ws) const {
-    const Layer& mine = layers_[at(layer)];
-    const auto z = first_rows(ws.layers[at(layer)].output, ws.rows);
-    if (graph_.layers[at(layer)].kind == LayerKind::embedding) {
-        const std::vector<Index>& indices = indices_of(layer, ws);
-        for (Index i = 0; i < ws.rows; ++i) {
-            std::ranges::copy(mine.table.row(indices[at(i)]), z.row(i).begin());
-        }
-        return;
-    }
-    Index first = 0;
-    for (std::size_t s = 0; s < mine.sources.size(); ++s) {
-        const auto x = input_of(layer, ws, s);
-        for (Index i = 0; i < ws.rows; ++i) {
-            std::ranges::copy(x.row(i), z.row(i).begin() + first);
-        }
-        first += x.cols;
-    }
+MatrixView<const R> Network<R>::derived_from(Index layer, const Workspace<R>& ws) const {
+    const LayerSpace<R>& space = ws.layers[at(layer)];
+    const bool linear = graph_.layers[at(layer)].activation == Activation::gelu;
+    return first_rows(linear ? space.linear : space.output, ws.rows);
 }
 
 template <Real R>
@@ -252,17 +270,48 @@ template <Real R>
 void Network<R>::forward(Workspace<R>& ws, const DropoutKey* dropout) const {
     RANKFOLD_EXPECT(ws.rows <= ws.capacity);
     for (Index l = 0; l < layers(); ++l) {
-        const LayerSpec& spec = graph_.layers[at(l)];
-        LayerSpace<R>& space = ws.layers[at(l)];
-        const auto z = first_rows(space.output, ws.rows);
-        if (!layers_[at(l)].map) {
-            copy_inputs(l, ws);
-            continue;
+        forward_layer(l, ws);
+        if (dropout != nullptr && graph_.layers[at(l)].dropout > 0.0) drop(l, ws, *dropout);
+    }
+}
+
+template <Real R>
+void Network<R>::forward_layer(Index layer, Workspace<R>& ws) const {
+    const LayerSpec& spec = graph_.layers[at(layer)];
+    const Layer& mine = layers_[at(layer)];
+    LayerSpace<R>& space = ws.layers[at(layer)];
+    const auto z = first_rows(space.output, ws.rows);
+    if (spec.kind == LayerKind::embedding) {
+        const std::vector<Index>& indices = ws.indices[at(-1 - mine.sources.front().place)];
+        for (Index i = 0; i < ws.rows; ++i) {
+            std::ranges::copy(mine.table.row(indices[at(i)]), z.row(i).begin());
         }
-        std::visit([&](const auto& map) { map.forward(input_of(l, ws), z, space.map); },
-                   *layers_[at(l)].map);
-        bias_activation<R>(z, layers_[at(l)].bias.row(0), spec.activation);
-        if (dropout != nullptr && spec.dropout > 0.0) drop(l, ws, *dropout);
+        return;
+    }
+    if (!mine.map && spec.kind != LayerKind::norm) {
+        join_forward<R>(spec.kind, inputs_of(layer, ws), z);
+        return;
+    }
+    const bool keeps = spec.activation == Activation::gelu;
+    const bool whole_rows = spec.activation == Activation::softmax;
+    const auto to = keeps ? first_rows(space.linear, ws.rows) : z;
+    const Epilogue<R> epilogue{.bias = whole_rows ? std::span<const R>() : mine.bias.row(0),
+                               .f = keeps ? Activation::identity : spec.activation};
+    if (mine.map) {
+        std::visit(
+            [&](const auto& map) {
+                map.forward(input_of(layer, ws), epilogue, to, space.map, ws.products);
+            },
+            *mine.map);
+    } else {
+        norm_forward<R>(input_of(layer, ws), mine.gain.row(0), first_rows(space.unit, ws.rows),
+                        space.spread, to);
+        if (!whole_rows) bias_activation<R>(to, epilogue.bias, epilogue.f);
+    }
+    if (whole_rows) bias_softmax<R>(z, mine.bias.row(0));
+    if (keeps) {
+        std::copy_n(to.data, to.rows * to.cols, z.data);
+        bias_activation<R>(z, mine.no_bias, spec.activation);
     }
 }
 
@@ -309,73 +358,89 @@ void Network<R>::begin_backward(Index layer, Workspace<R>& ws) const {
                 }
             }
         }
-        activation_gradient<R>(a, spec.activation, d);
+        if (spec.activation == Activation::softmax) {
+            softmax_gradient<R>(a, d);
+        } else if (!layers_[at(layer)].finished) {
+            activation_gradient<R>(derived_from(layer, ws), spec.activation, d);
+        }
     }
     if (!layers_[at(layer)].map) return;
     std::visit(
         [&](const auto& map) {
-            map.begin_gradient(input_of(layer, ws), d_of(layer, ws), space.map);
+            map.begin_gradient(input_of(layer, ws), d_of(layer, ws), ws.ends, space.map,
+                               ws.products);
         },
         *layers_[at(layer)].map);
 }
 
 template <Real R>
-void Network<R>::gradient(const ParameterTensor& tensor, Range tile, const Workspace<R>& ws,
-                          MatrixView<R> out) const {
+void Network<R>::gradient(const ParameterTensor& tensor, std::span<const Range> nodes,
+                          std::span<R* const> out, bool add, Workspace<R>& ws) const {
+    RANKFOLD_EXPECT(!tensor.table && (ws.ends.empty() ? 0 : ws.ends.back()) == ws.rows);
     const MatrixView<const R> d = d_of(tensor.layer, ws);
-    if (tensor.part == Part::bias) {
-        const auto columns = d.col_block(tile);
-        std::ranges::fill(out.row(0), R{0});
-        for (Index i = 0; i < ws.rows; ++i) add_to<R>(columns.row(i), out.row(0));
+    LayerSpace<R>& space = ws.layers[at(tensor.layer)];
+    if (tensor.part != Part::bias && tensor.part != Part::gain) {
+        const GradientRequest<R> request{ws.ends, nodes, out, add};
+        std::visit(
+            [&](const auto& map) {
+                map.gradient(tensor.part, input_of(tensor.layer, ws), d, request, space.map,
+                             ws.products);
+            },
+            *layers_[at(tensor.layer)].map);
         return;
     }
-    if (!layers_[at(tensor.layer)].map) {  // an embedding: each sample adds to its row
-        for (Index r = 0; r < out.rows; ++r) std::ranges::fill(out.row(r), R{0});
-        const std::vector<Index>& indices = indices_of(tensor.layer, ws);
-        for (Index i = 0; i < ws.rows; ++i) {
-            const Index row = indices[at(i)];
-            if (tile.contains(row)) add_to<R>(d.row(i), out.row(row - tile.begin));
+    AlignedVector<R> terms(at(tensor.rows));
+    const auto leaf = [&](Index block, std::span<R> to) {
+        std::ranges::fill(to, R{0});
+        for (Index i = block == 0 ? 0 : ws.ends[at(block - 1)]; i < ws.ends[at(block)]; ++i) {
+            if (tensor.part == Part::bias) {
+                add_to<R>(d.row(i), to);
+                continue;
+            }
+            std::ranges::copy(d.row(i), terms.begin());
+            multiply_to<R>(std::as_const(space.unit).row(i), terms);
+            add_to<R>(terms, to);
         }
-        return;
+    };
+    AlignedVector<R> sum(at(tensor.rows));
+    for (std::size_t n = 0; n < nodes.size(); ++n) {
+        sum_tree<R>(nodes[n], std::span<R>(sum), leaf);
+        const std::span<R> to(out[n], sum.size());
+        if (add) {
+            add_to<R>(sum, to);
+        } else {
+            std::ranges::copy(sum, to.begin());
+        }
     }
-    std::visit(
-        [&](const auto& map) {
-            map.gradient(tensor.part, tile, input_of(tensor.layer, ws), d,
-                         ws.layers[at(tensor.layer)].map, out);
-        },
-        *layers_[at(tensor.layer)].map);
 }
 
 template <Real R>
 void Network<R>::input_gradient(Index layer, Workspace<R>& ws) const {
     const Layer& mine = layers_[at(layer)];
+    LayerSpace<R>& space = ws.layers[at(layer)];
     const auto d = d_of(layer, ws);
-    Index first = 0;  // concat: where the source's columns begin
-    for (const Source& source : mine.sources) {
-        if (source.place < 0) {
-            if (!mine.map && graph_.layers[at(layer)].kind == LayerKind::concat) {
-                first += graph_.inputs[at(-1 - source.place)].width;
-            }
-            continue;
-        }
+    for (std::size_t s = 0; s < mine.sources.size(); ++s) {
+        const Source& source = mine.sources[s];
+        if (source.place < 0) continue;
         const auto dx = first_rows(ws.layers[at(source.place)].d_output, ws.rows);
         if (mine.map) {
+            Epilogue<R> epilogue{.add = source.adds};
+            if (source.finishes) {
+                epilogue.outputs = derived_from(source.place, ws);
+                epilogue.g = graph_.layers[at(source.place)].activation;
+            }
             std::visit(
                 [&](const auto& map) {
-                    map.input_gradient(d, ws.layers[at(layer)].map, source.adds ? R{1} : R{0}, dx);
+                    map.input_gradient(d, epilogue, dx, space.map, ws.products);
                 },
                 *mine.map);
-            continue;
+        } else if (graph_.layers[at(layer)].kind == LayerKind::norm) {
+            norm_gradient<R>(first_rows(std::as_const(space.unit), ws.rows), space.spread,
+                             mine.gain.row(0), d, source.adds, dx);
+        } else {
+            join_gradient<R>(graph_.layers[at(layer)].kind, inputs_of(layer, ws), s, d, source.adds,
+                             dx);
         }
-        const auto part = d.col_block({first, first + dx.cols});
-        for (Index i = 0; i < ws.rows; ++i) {
-            if (source.adds) {
-                add_to<R>(part.row(i), dx.row(i));
-            } else {
-                std::ranges::copy(part.row(i), dx.row(i).begin());
-            }
-        }
-        first += dx.cols;
     }
 }
 
@@ -405,10 +470,10 @@ double Network<R>::backward_flops(Index rows) const {
 }
 
 template <Real R>
-std::optional<std::pair<std::string, Index>> Network<R>::first_non_finite(
-    const Workspace<R>& ws) const {
+std::optional<std::pair<std::string, Index>> Network<R>::first_non_finite(const Workspace<R>& ws,
+                                                                          Range rows) const {
     for (Index l = 0; l < layers(); ++l) {
-        for (Index i = 0; i < ws.rows; ++i) {
+        for (Index i = rows.begin; i < rows.end; ++i) {
             for (const R x : ws.layers[at(l)].output.row(i)) {
                 if (!std::isfinite(x)) return std::pair{graph_.layers[at(l)].name, i};
             }

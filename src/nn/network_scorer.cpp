@@ -42,7 +42,7 @@ void NetworkScorer<R>::score_pairs(Workspace<R>& ws, Index row, Index count, Col
             rows_.copy_row(row, pair.first(static_cast<std::size_t>(rows_.width())));
             std::ranges::copy(y_->row(columns(done + t)), pair.begin() + rows_.width());
         }
-        ws.rows = tile_;  // what stands behind the last pair does no harm
+        ws.rows = now;
         network_->forward(ws);
         std::copy_n(network_->output(ws).data, now, out + done);
     }

@@ -14,10 +14,17 @@ std::size_t at(Index i) {
 
 }  // namespace
 
-double learning_rate(const OptimizerOptions& options, Index step, Index steps) {
-    if (options.schedule == Schedule::constant) return options.learning_rate;
-    const double done = static_cast<double>(step) / static_cast<double>(steps);
-    return options.learning_rate * 0.5 * (1.0 + std::cos(std::numbers::pi * done));
+double learning_rate(const OptimizerOptions& options, const Clock& clock) {
+    const auto step = static_cast<double>(clock.step);
+    const auto epoch = static_cast<double>(clock.steps_per_epoch);
+    double rate = options.learning_rate;
+    if (options.schedule == Schedule::cosine) {
+        rate *= 0.5 * (1.0 + std::cos(std::numbers::pi * step / static_cast<double>(clock.steps)));
+    } else if (options.schedule == Schedule::step) {
+        rate *= std::pow(options.step_factor, std::floor(step / (options.step_epochs * epoch)));
+    }
+    const double warm = options.warm_up * epoch;
+    return step < warm ? rate * (step + 1.0) / (warm + 1.0) : rate;
 }
 
 template <Real R>
@@ -29,18 +36,26 @@ Optimizer<R>::Optimizer(const OptimizerOptions& options, std::vector<Range> owne
         total += slice.size();
     }
     first_.assign(at(total), R{0});
-    if (options_.method == Method::adam) second_.assign(at(total), R{0});
+    if (has_second()) second_.assign(at(total), R{0});
 }
 
 template <Real R>
-void Optimizer<R>::begin_step(Index step, Index steps) {
-    rate_ = learning_rate(options_, step, steps);
-    const double t = static_cast<double>(step + 1);
-    adam_ = {.rate = rate_ / (1.0 - std::pow(options_.beta1, t)),
-             .beta1 = options_.beta1,
-             .beta2 = options_.beta2,
-             .correction = 1.0 / std::sqrt(1.0 - std::pow(options_.beta2, t)),
-             .epsilon = options_.epsilon};
+void Optimizer<R>::begin_step(const Clock& clock, double clip) {
+    const double t = static_cast<double>(clock.step + 1);
+    const bool sgd = options_.method == Method::sgd;
+    plain_ = {.rate = learning_rate(options_, clock),
+              .clip = clip,
+              .beta1 = sgd ? options_.momentum : options_.beta1,
+              .beta2 = options_.beta2,
+              .correction1 = 1.0 / (1.0 - std::pow(options_.beta1, t)),
+              .correction2 = 1.0 / std::sqrt(1.0 - std::pow(options_.beta2, t)),
+              .epsilon = options_.epsilon};
+    decaying_ = plain_;
+    if (options_.method == Method::adamw) {
+        decaying_.keep = 1.0 - plain_.rate * options_.weight_decay;
+    } else {
+        decaying_.ridge = options_.weight_decay;
+    }
 }
 
 template <Real R>
@@ -50,21 +65,25 @@ std::span<R> Optimizer<R>::part(AlignedVector<R>& moments, Index b, Range piece)
 }
 
 template <Real R>
-bool Optimizer<R>::update(Index b, Range piece, std::span<const R> gradient,
-                          std::span<const R> weights, std::span<R> out) {
-    if (options_.method == Method::sgd) {
-        return momentum_update<R>(rate_, options_.momentum, gradient, weights,
-                                  part(first_, b, piece), out);
-    }
-    return adam_update<R>(adam_, gradient, weights, part(first_, b, piece), part(second_, b, piece),
-                          out);
+bool Optimizer<R>::update(Index b, Range piece, std::span<const R> gradient, std::span<R> weights,
+                          bool decays) {
+    return update(gradient, weights, part(first_, b, piece),
+                  has_second() ? part(second_, b, piece) : std::span<R>(), decays);
 }
 
 template <Real R>
-void Optimizer<R>::list(const ParameterArena<R>& arena, TensorList& state) {
+bool Optimizer<R>::update(std::span<const R> gradient, std::span<R> weights, std::span<R> first,
+                          std::span<R> second, bool decays) const {
+    const UpdateStep& step = decays ? decaying_ : plain_;
+    if (!has_second()) return momentum_update<R>(step, gradient, weights, first, weights);
+    return adam_update<R>(step, gradient, weights, first, second, weights);
+}
+
+template <Real R>
+void Optimizer<R>::list(const ParameterArena<R>& arena, bool replicated, TensorList& state) {
     const auto add = [&](const std::string& prefix, AlignedVector<R>& moments) {
         for (const ParameterTensor& tensor : arena.tensors()) {
-            if (!tensor.trained) continue;
+            if (!tensor.summed()) continue;
             Range held{0, 0};
             std::span<R> data;
             for (std::size_t b = 0; b < owned_.size(); ++b) {
@@ -74,11 +93,15 @@ void Optimizer<R>::list(const ParameterArena<R>& arena, TensorList& state) {
                 held = {piece.begin - tensor.offset, piece.end - tensor.offset};
                 data = part(moments, static_cast<Index>(b), piece);
             }
-            state.add_part(prefix + tensor.path, tensor.size(), held.begin, data);
+            if (replicated) {
+                state.add_replicated(prefix + tensor.path, {tensor.size()}, data);
+            } else {
+                state.add_part(prefix + tensor.path, tensor.size(), held.begin, data);
+            }
         }
     };
     add("moments/first/", first_);
-    if (options_.method == Method::adam) add("moments/second/", second_);
+    if (has_second()) add("moments/second/", second_);
 }
 
 template class Optimizer<float>;

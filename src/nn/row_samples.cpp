@@ -64,6 +64,14 @@ InputRows<R>::InputRows(const BlockRowCsr<R>& matrix, const ShardLayout& layout,
 }
 
 template <Real R>
+void InputRows<R>::standardise(std::vector<R> mean, const std::vector<R>& deviation) {
+    RANKFOLD_EXPECT(std::ssize(mean) == width() && mean.size() == deviation.size());
+    mean_ = std::move(mean);
+    shrink_.clear();
+    for (const R d : deviation) shrink_.push_back(R{1} / d);
+}
+
+template <Real R>
 Index InputRows<R>::width() const {
     if (const auto* dense = std::get_if<DenseMatrix<R>>(&rows_)) return dense->cols();
     return std::get<CsrMatrix<R>>(rows_).cols;
@@ -74,13 +82,75 @@ void InputRows<R>::copy_row(Index row, std::span<R> out) const {
     const Index i = row - first_row_;
     if (const auto* dense = std::get_if<DenseMatrix<R>>(&rows_)) {
         std::ranges::copy(dense->row(i), out.begin());
-        return;
+    } else {
+        const CsrView<R> sparse = std::get<CsrMatrix<R>>(rows_).view();
+        std::ranges::fill(out, R{0});
+        const auto cols = sparse.row_cols(i);
+        const auto values = sparse.row_values(i);
+        for (std::size_t e = 0; e < cols.size(); ++e) out[at(cols[e])] = values[e];
     }
-    const CsrView<R> sparse = std::get<CsrMatrix<R>>(rows_).view();
-    std::ranges::fill(out, R{0});
-    const auto cols = sparse.row_cols(i);
-    const auto values = sparse.row_values(i);
-    for (std::size_t e = 0; e < cols.size(); ++e) out[at(cols[e])] = values[e];
+    for (std::size_t j = 0; j < mean_.size(); ++j) out[j] = (out[j] - mean_[j]) * shrink_[j];
+}
+
+namespace {
+
+/// Mean and deviation from Σ x and Σ x² of m rows: sums[2 j] and sums[2 j + 1].
+template <Real R>
+ColumnScale<R> scale_from(const Communicator& comm, const std::vector<double>& terms, Index cols,
+                          Index rows) {
+    std::vector<double> sums(at(2 * cols));
+    reproducible_sum(comm, terms, sums);
+    ColumnScale<R> scale;
+    for (Index j = 0; j < cols; ++j) {
+        const double mean = sums[at(2 * j)] / static_cast<double>(rows);
+        const double square = sums[at(2 * j + 1)] / static_cast<double>(rows);
+        const double variance = square - mean * mean;
+        scale.mean.push_back(static_cast<R>(mean));
+        const bool constant = !(variance > 1e-12 * square);
+        scale.deviation.push_back(constant ? R{1} : static_cast<R>(std::sqrt(variance)));
+    }
+    return scale;
+}
+
+}  // namespace
+
+template <Real R>
+ColumnScale<R> column_scale(const BlockRows<R>& matrix) {
+    const Index n = matrix.cols();
+    std::vector<double> terms;  // a row of sums for each shard
+    for (Index s = matrix.shards().begin; s < matrix.shards().end; ++s) {
+        const std::size_t base = terms.size();
+        terms.resize(base + at(2 * n));
+        const MatrixView<const R> rows = matrix.shard(s);
+        for (Index i = 0; i < rows.rows; ++i) {
+            for (Index j = 0; j < n; ++j) {
+                const auto x = static_cast<double>(rows(i, j));
+                terms[base + at(2 * j)] += x;
+                terms[base + at(2 * j + 1)] += x * x;
+            }
+        }
+    }
+    return scale_from<R>(matrix.comm(), terms, n, matrix.rows());
+}
+
+template <Real R>
+ColumnScale<R> column_scale(const BlockRowCsr<R>& matrix) {
+    const Index n = matrix.cols();
+    std::vector<double> terms;
+    for (Index s = matrix.shards().begin; s < matrix.shards().end; ++s) {
+        const std::size_t base = terms.size();
+        terms.resize(base + at(2 * n));
+        const CsrView<R> rows = matrix.shard(s);
+        for (Index i = 0; i < rows.rows; ++i) {
+            for (std::size_t e = 0; e < rows.row_cols(i).size(); ++e) {
+                const auto x = static_cast<double>(rows.row_values(i)[e]);
+                const Index j = rows.row_cols(i)[e];
+                terms[base + at(2 * j)] += x;
+                terms[base + at(2 * j + 1)] += x * x;
+            }
+        }
+    }
+    return scale_from<R>(matrix.comm(), terms, n, matrix.rows());
 }
 
 template <Real R>
@@ -99,6 +169,7 @@ ShardLayout RowSamples<R>::deal(const ShardLayout& rows, const std::vector<Index
 template <Real R>
 void RowSamples<R>::count_targets(std::vector<Index> counts) {
     comm_->all_reduce(std::span<Index>(counts), Reduce::sum);
+    counts_ = counts;
     const auto total =
         std::accumulate(counts.begin(), counts.end(), static_cast<Index>(counts.size()));
     for (const Index n : counts) {
@@ -139,9 +210,10 @@ RowSamples<R>::RowSamples(const Rows& rows, double scale, const BlockRows<Index>
 template <Real R>
 template <class Rows>
 RowSamples<R>::RowSamples(const Rows& rows, double scale, const BlockRowCsr<R>& targets,
-                          Index blocks)
+                          Index blocks, Loss loss)
     : comm_{&rows.comm()}, blocks_{blocks} {
     RANKFOLD_EXPECT(targets.rows() == rows.rows() && blocks > 0);
+    const bool shares = loss == Loss::distribution;
     const auto row_sum = [](const CsrView<R>& matrix, Index i) {
         double sum = 0.0;
         for (const R x : matrix.row_values(i)) sum += static_cast<double>(x);
@@ -153,12 +225,13 @@ RowSamples<R>::RowSamples(const Rows& rows, double scale, const BlockRowCsr<R>& 
     comm_->agree([&] {
         for (Index i = 0; i < local.rows; ++i) {
             for (const R x : local.row_values(i)) {
-                if (x >= R{0}) continue;
+                if (x >= R{0} || !shares) continue;
                 throw input_error("row ", targets.first_row() + i, " has a negative entry (", x,
                                   "), but as a distribution over columns entries must not be "
                                   "negative; use --head rating for ratings");
             }
-            if (row_sum(local, i) > 0.0) chosen.push_back(targets.first_row() + i);
+            if (shares ? row_sum(local, i) > 0.0 : local.row_nnz(i) > 0)
+                chosen.push_back(targets.first_row() + i);
         }
     });
     for (const ColIndex j : targets.local().col_idx) ++counts[at(j)];
@@ -167,8 +240,8 @@ RowSamples<R>::RowSamples(const Rows& rows, double scale, const BlockRowCsr<R>& 
     input_.emplace(rows, layout, scale);
     distributions_ = std::move(redistribute(targets, layout).local());
     for (Index i = 0; i < distributions_.rows(); ++i) {
-        const double sum = row_sum(distributions_.view(), i);
-        if (!(sum > 0.0)) continue;
+        const double sum = shares ? row_sum(distributions_.view(), i) : 1.0;
+        if (!(sum > 0.0) || distributions_.view().row_nnz(i) == 0) continue;
         sample_rows_.push_back(first_row_ + i);
         for (Index e = distributions_.row_ptr[at(i)]; e < distributions_.row_ptr[at(i) + 1]; ++e) {
             R& x = distributions_.values[at(e)];
@@ -180,6 +253,7 @@ RowSamples<R>::RowSamples(const Rows& rows, double scale, const BlockRowCsr<R>& 
 template <Real R>
 void RowSamples<R>::fill(MicroBatch<R>& batch) const {
     batch.targets.labels.clear();
+    batch.targets.weights.clear();
     batch.targets.distributions.clear();
     for (std::size_t i = 0; i < batch.samples.size(); ++i) {
         const auto sample = at(batch.samples[i] - first_sample_);
@@ -187,6 +261,9 @@ void RowSamples<R>::fill(MicroBatch<R>& batch) const {
         input_->copy_row(row, batch.inputs.front().row(static_cast<Index>(i)));
         if (!labels_.empty()) {
             batch.targets.labels.push_back(labels_[sample]);
+            if (!class_weights_.empty()) {
+                batch.targets.weights.push_back(class_weights_[at(labels_[sample])]);
+            }
         } else {
             const CsrView<R> view = distributions_.view();
             batch.targets.distributions.push_back(
@@ -262,16 +339,20 @@ double PairSamples<R>::mean() const {
     return reproducible_sum(*comm_, sums) / static_cast<double>(samples_);
 }
 
-#define RANKFOLD_INSTANTIATE(R)                                                                    \
-    template class InputRows<R>;                                                                   \
-    template class RowSamples<R>;                                                                  \
-    template class PairSamples<R>;                                                                 \
-    template RowSamples<R>::RowSamples(const BlockRows<R>&, double, const BlockRows<Index>&,       \
-                                       Index, Index);                                              \
-    template RowSamples<R>::RowSamples(const BlockRowCsr<R>&, double, const BlockRows<Index>&,     \
-                                       Index, Index);                                              \
-    template RowSamples<R>::RowSamples(const BlockRows<R>&, double, const BlockRowCsr<R>&, Index); \
-    template RowSamples<R>::RowSamples(const BlockRowCsr<R>&, double, const BlockRowCsr<R>&, Index);
+#define RANKFOLD_INSTANTIATE(R)                                                                   \
+    template ColumnScale<R> column_scale(const BlockRows<R>&);                                    \
+    template ColumnScale<R> column_scale(const BlockRowCsr<R>&);                                  \
+    template class InputRows<R>;                                                                  \
+    template class RowSamples<R>;                                                                 \
+    template class PairSamples<R>;                                                                \
+    template RowSamples<R>::RowSamples(const BlockRows<R>&, double, const BlockRows<Index>&,      \
+                                       Index, Index);                                             \
+    template RowSamples<R>::RowSamples(const BlockRowCsr<R>&, double, const BlockRows<Index>&,    \
+                                       Index, Index);                                             \
+    template RowSamples<R>::RowSamples(const BlockRows<R>&, double, const BlockRowCsr<R>&, Index, \
+                                       Loss);                                                     \
+    template RowSamples<R>::RowSamples(const BlockRowCsr<R>&, double, const BlockRowCsr<R>&,      \
+                                       Index, Loss);
 RANKFOLD_INSTANTIATE(float)
 RANKFOLD_INSTANTIATE(double)
 #undef RANKFOLD_INSTANTIATE

@@ -3,6 +3,7 @@
 
 #include <rankfold/core/random.hpp>
 #include <rankfold/linalg/dense.hpp>
+#include <rankfold/nn/products.hpp>
 
 #include "reference/naive_mlp.hpp"
 #include "support/mpi_test.hpp"
@@ -28,22 +29,27 @@ TYPED_TEST_SUITE(NnKernels, Scalars);
 TYPED_TEST(NnKernels, ActivationsAndTheirGradientsMatchTheirFormulasAtAnyLength) {
     using R = TypeParam;
     for (const Index n : {1, 7, 16, 37}) {
-        for (const auto f :
-             {Activation::identity, Activation::relu, Activation::tanh, Activation::sigmoid}) {
+        for (const auto f : {Activation::identity, Activation::relu, Activation::tanh,
+                             Activation::sigmoid, Activation::gelu}) {
             auto z = this->numbers(static_cast<std::size_t>(2 * n), 3.0, 1);
             const auto bias = this->numbers(static_cast<std::size_t>(n), 1.0, 2);
             auto d = this->numbers(static_cast<std::size_t>(2 * n), 1.0, 3);
             const auto z0 = z;
             const auto d0 = d;
             bias_activation<R>({z.data(), 2, n}, bias, f);
-            activation_gradient<R>({z.data(), 2, n}, f, {d.data(), 2, n});
+            auto from = z;  // gelu's derivative is computed from its linear part
+            for (std::size_t i = 0; f == Activation::gelu && i < z.size(); ++i) {
+                from[i] = z0[i] + bias[i % static_cast<std::size_t>(n)];
+            }
+            activation_gradient<R>({from.data(), 2, n}, f, {d.data(), 2, n});
             for (std::size_t i = 0; i < z.size(); ++i) {
                 const double sum = static_cast<double>(z0[i]) +
                                    static_cast<double>(bias[i % static_cast<std::size_t>(n)]);
                 EXPECT_NEAR(static_cast<double>(z[i]), naive_activation(f, sum),
                             20 * this->eps * 8);
                 EXPECT_NEAR(static_cast<double>(d[i]),
-                            static_cast<double>(d0[i]) * naive_derivative(f, sum), 100 * this->eps);
+                            static_cast<double>(d0[i]) * naive_derivative(f, sum),
+                            100 * this->eps + 1e-9);
             }
         }
     }
@@ -88,12 +94,85 @@ TYPED_TEST(NnKernels, UpdatesReportAGradientThatIsNotFinite) {
     AlignedVector<R> w(32, R{0});
     AlignedVector<R> m(32, R{0});
     AlignedVector<R> v(32, R{0});
-    const AdamStep step{0.1, 0.9, 0.999, 1.0, 1e-8};
+    const UpdateStep step{.rate = 0.1, .beta1 = 0.9};
     EXPECT_TRUE((adam_update<R>(step, g, w, m, v, w)));
-    EXPECT_TRUE((momentum_update<R>(0.1, 0.9, g, w, m, w)));
+    EXPECT_TRUE((momentum_update<R>(step, g, w, m, w)));
     g[21] = std::numeric_limits<R>::infinity();
     EXPECT_FALSE((adam_update<R>(step, g, w, m, v, w)));
-    EXPECT_FALSE((momentum_update<R>(0.1, 0.9, g, w, m, w)));
+    EXPECT_FALSE((momentum_update<R>(step, g, w, m, w)));
+}
+
+TYPED_TEST(NnKernels, RowProductsMatchTheirDefinitionAndARowsBitsDependOnThatRowAlone) {
+    using R = TypeParam;
+    for (const auto& [m, k, n] : {std::array<Index, 3>{1, 3, 2}, {7, 5, 13}, {70, 2100, 101}}) {
+        for (const auto side : {WeightSide::row_an_output, WeightSide::column_an_output}) {
+            SCOPED_TRACE(concat(m, " ", k, " ", n));
+            const auto x = this->numbers(static_cast<std::size_t>(m * k), 1.0, 1);
+            const auto w = this->numbers(static_cast<std::size_t>(k * n), 1.0, 2);
+            const auto bias = this->numbers(static_cast<std::size_t>(n), 1.0, 3);
+            const bool by_row = side == WeightSide::row_an_output;
+            const MatrixView<const R> weight(w.data(), by_row ? n : k, by_row ? k : n);
+            DenseMatrix<R> z(m, n);
+            ProductSpace<R> space;
+            const Epilogue<R> epilogue{.bias = bias, .f = Activation::relu};
+            row_products<R>(side, {x.data(), m, k}, weight, epilogue, z.view(), space);
+            for (Index i = 0; i < m; ++i) {
+                for (Index j = 0; j < n; ++j) {
+                    double sum = static_cast<double>(bias[static_cast<std::size_t>(j)]);
+                    for (Index l = 0; l < k; ++l) {
+                        sum += static_cast<double>(x[static_cast<std::size_t>(i * k + l)]) *
+                               static_cast<double>(by_row ? weight(j, l) : weight(l, j));
+                    }
+                    EXPECT_NEAR(static_cast<double>(z(i, j)), std::max(sum, 0.0),
+                                20.0 * this->eps * static_cast<double>(k));
+                }
+            }
+            DenseMatrix<R> last(1, n);
+            space.threads = 2;
+            row_products<R>(side, {x.data() + (m - 1) * k, 1, k}, weight, epilogue, last.view(),
+                            space);
+            EXPECT_TRUE(
+                std::ranges::equal(std::as_const(last).row(0), std::as_const(z).row(m - 1)));
+        }
+    }
+}
+
+TYPED_TEST(NnKernels, BlockProductsAddTheBlocksOfANodeInTheOrderOfTheTree) {
+    using R = TypeParam;
+    constexpr Index m = 37;
+    const std::vector<Index> ends{9, 9, 20, 30, m};  // one of the blocks is empty
+    for (const auto& [n, k] : {std::pair<Index, Index>{5, 3}, {101, 66}}) {
+        const auto d = this->numbers(static_cast<std::size_t>(m * n), 1.0, 4);
+        const auto x = this->numbers(static_cast<std::size_t>(m * k), 1.0, 5);
+        const auto product = [&](std::vector<Range> nodes, bool add, std::vector<R>& to) {
+            ProductSpace<R> space;
+            std::vector<R*> out(nodes.size());
+            to.resize(nodes.size() * static_cast<std::size_t>(n * k), R{1});
+            for (std::size_t i = 0; i < out.size(); ++i) {
+                out[i] = to.data() + static_cast<Index>(i) * n * k;
+            }
+            block_products<R>({d.data(), m, n}, {x.data(), m, k}, ends, nodes, out, add, space);
+        };
+        std::vector<R> whole;
+        std::vector<R> halves;
+        std::vector<R> blocks;
+        product({{0, 5}}, false, whole);
+        product({{0, 4}, {4, 5}}, false, halves);  // tree_halves({0, 5})
+        product({{0, 1}, {1, 2}}, true, blocks);
+        const auto size = static_cast<std::size_t>(n * k);
+        for (std::size_t e = 0; e < size; ++e) {
+            EXPECT_EQ(whole[e], halves[e] + halves[size + e]);
+            EXPECT_EQ(blocks[size + e], R{1});
+            double sum = 1.0;
+            for (Index i = 0; i < 9; ++i) {
+                sum += static_cast<double>(
+                           d[static_cast<std::size_t>(i * n) + e / static_cast<std::size_t>(k)]) *
+                       static_cast<double>(
+                           x[static_cast<std::size_t>(i * k) + e % static_cast<std::size_t>(k)]);
+            }
+            EXPECT_NEAR(static_cast<double>(blocks[e]), sum, 100 * this->eps);
+        }
+    }
 }
 
 }  // namespace rankfold::test

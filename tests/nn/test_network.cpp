@@ -10,7 +10,7 @@ namespace rankfold::test {
 
 namespace {
 
-constexpr Index rows = 7;
+constexpr Index rows = 8;
 
 Targets<double> targets_for(Loss loss, Index outputs) {
     static const std::vector<ColIndex> columns{0, 2};
@@ -18,11 +18,16 @@ Targets<double> targets_for(Loss loss, Index outputs) {
     Targets<double> targets;
     for (Index i = 0; i < rows; ++i) {
         targets.labels.push_back(i % outputs);
-        targets.values.push_back(0.5 * static_cast<double>(i) - 1.0);
+        targets.values.push_back(loss == Loss::logistic ? static_cast<double>(i % 2)
+                                                        : 0.5 * static_cast<double>(i) - 1.0);
         targets.distributions.push_back({columns, weights});
+        if (loss == Loss::classes) targets.weights.push_back(1.0 + 0.1 * static_cast<double>(i));
     }
-    EXPECT_TRUE(loss == Loss::squared ? outputs == 1 : outputs > 2);
     return targets;
+}
+
+bool one_output(Loss loss) {
+    return loss == Loss::squared || loss == Loss::logistic || loss == Loss::ranking;
 }
 
 DenseMatrix<double> random_matrix(Index m, Index n, Index stream) {
@@ -41,13 +46,20 @@ public:
         : network_{network}, loss_{loss}, targets_{targets_for(loss, network.outputs())} {
         for (Index i = 0; i < rows; ++i) ids_.push_back(100 + i);
         network_.prepare(rows);
-        ws_ = network_.workspace(rows, Purpose::training);
+        ws_ = network_.workspace(rows, Purpose::training, 2);
         ws_.rows = rows;
-        const Index width = network_.graph().inputs.front().width;
-        ws_.inputs.front() = random_matrix(rows, width, 1);
+        ws_.ends = {4, rows};
+        for (std::size_t i = 0; i < ws_.inputs.size(); ++i) {
+            const InputSpec& input = network_.graph().inputs[i];
+            if (!input.index) ws_.inputs[i] = random_matrix(rows, input.width, 1);
+            for (Index r = 0; input.index && r < rows; ++r) {
+                ws_.indices[i][static_cast<std::size_t>(r)] = (r * (r + 2)) % input.width;
+            }
+        }
         Index stream =
             50;  // biases that are not 0 keep a ReLU off its kink when all inputs drop out
         for (const LayerSpec& layer : network_.graph().layers) {
+            if (!has_map(layer.kind) && layer.kind != LayerKind::norm) continue;
             const auto bias = random_matrix(1, layer.outputs, stream++);
             std::ranges::copy(bias.data(),
                               network_.arena().matrix("layers/" + layer.name + "/bias").data);
@@ -69,19 +81,17 @@ public:
         auto& arena = network_.arena();
         std::vector<double> gradient(static_cast<std::size_t>(arena.size()), 0.0);
         loss();
+        const std::vector<Range> all{{0, 2}};  // the node of both blocks
         for (Index l = network_.layers() - 1; l >= 0; --l) {
             network_.begin_backward(l, ws_);
             for (const auto& tensor : arena.tensors()) {
                 if (tensor.layer != l || !tensor.trained) continue;
-                const Index width = std::max<Index>(tensor.cols, 1);
-                const Index half = tensor.rows / 2;  // tiles must fit together
-                for (const Range tile : {Range{0, half}, Range{half, tensor.rows}}) {
-                    double* to = gradient.data() + tensor.offset + tile.begin * width;
-                    network_.gradient(tensor, tile, ws_,
-                                      tensor.cols == 0
-                                          ? MatrixView<double>(to, 1, tile.size())
-                                          : MatrixView<double>(to, tile.size(), width));
+                double* to = gradient.data() + tensor.offset;
+                if (tensor.table) {
+                    add_rows(tensor, to);
+                    continue;
                 }
+                network_.gradient(tensor, all, {&to, 1}, false, ws_);
             }
             network_.input_gradient(l, ws_);
         }
@@ -101,6 +111,19 @@ public:
     }
 
 private:
+    /// A table's gradient, dense: each sample adds to its row.
+    void add_rows(const ParameterTensor& tensor, double* to) const {
+        const Graph& graph = network_.graph();
+        const auto& layer = graph.layers[static_cast<std::size_t>(tensor.layer)];
+        std::size_t input = 0;
+        while (graph.inputs[input].name != layer.inputs.front()) ++input;
+        const auto d = network_.table_gradient(tensor.layer, ws_);
+        for (Index i = 0; i < rows; ++i) {
+            const Index row = ws_.indices[input][static_cast<std::size_t>(i)];
+            for (Index f = 0; f < d.cols; ++f) to[row * d.cols + f] += d(i, f);
+        }
+    }
+
     double slope(double& x) {
         constexpr double h = 1e-5;
         const double x0 = x;
@@ -120,7 +143,32 @@ private:
 };
 
 Graph chain_for(Loss loss, Activation f, double dropout) {
-    return dense_chain(4, {6, 5}, loss == Loss::squared ? 1 : 3, f, dropout);
+    return dense_chain(4, {6, 5}, one_output(loss) ? 1 : 3, f, dropout);
+}
+
+/// Two branches over embeddings, as in NeuMF, with every way to join them.
+Graph branches() {
+    Graph graph;
+    graph.inputs = {{.name = "row", .width = 5, .index = true},
+                    {.name = "column", .width = 4, .index = true}};
+    const auto add = [&](const std::string& name, LayerKind kind,
+                         const std::vector<std::string>& inputs, Index outputs,
+                         Activation f = Activation::identity) {
+        graph.layers.push_back(
+            {.name = name, .kind = kind, .inputs = inputs, .outputs = outputs, .activation = f});
+    };
+    add("p", LayerKind::embedding, {"row"}, 3);
+    add("u", LayerKind::embedding, {"row"}, 2);
+    add("q", LayerKind::embedding, {"column"}, 3);
+    add("product", LayerKind::product, {"p", "q"}, 3);
+    add("dot", LayerKind::dot, {"p", "q"}, 1);
+    add("pair", LayerKind::concat, {"u", "q"}, 5);
+    add("tower", LayerKind::dense, {"pair"}, 3, Activation::gelu);
+    add("norm", LayerKind::norm, {"tower"}, 3, Activation::tanh);
+    add("sum", LayerKind::sum, {"norm", "product", "tower"}, 3);
+    add("both", LayerKind::concat, {"sum", "dot"}, 4);
+    add("output", LayerKind::dense, {"both"}, 1);
+    return graph;
 }
 
 }  // namespace
@@ -128,17 +176,37 @@ Graph chain_for(Loss loss, Activation f, double dropout) {
 class NetworkGradients : public MpiTest {};
 
 TEST_F(NetworkGradients, OfDenseLayersMatchFiniteDifferencesForEveryActivationAndLoss) {
-    for (const auto loss : {Loss::classes, Loss::distribution, Loss::squared}) {
-        for (const auto f :
-             {Activation::identity, Activation::relu, Activation::tanh, Activation::sigmoid}) {
+    for (const auto loss : {Loss::classes, Loss::distribution, Loss::squared, Loss::logistic,
+                            Loss::logistic_columns, Loss::masked, Loss::ranking}) {
+        for (const auto f : {Activation::identity, Activation::relu, Activation::tanh,
+                             Activation::sigmoid, Activation::gelu, Activation::softmax}) {
             for (const double dropout : {0.0, 0.4}) {
-                SCOPED_TRACE(head_name(loss) + " " + activation_name(f) + " " +
-                             std::to_string(dropout));
+                if (f == Activation::softmax && dropout > 0.0) continue;  // is refused
+                SCOPED_TRACE(head_name(loss) + " " + loss_name(loss) + " " + activation_name(f) +
+                             " " + std::to_string(dropout));
                 Network<double> network(chain_for(loss, f, dropout));
                 network.initialize(1);
                 EXPECT_LT(Probe(network, loss).worst_gradient_error(), 1e-7);
             }
         }
+    }
+}
+
+TEST_F(NetworkGradients, OfBranchesOverEmbeddingsMatchFiniteDifferences) {
+    for (const Loss loss : {Loss::logistic, Loss::ranking, Loss::squared}) {
+        SCOPED_TRACE(loss_name(loss));
+        Network<double> network(branches());
+        network.initialize(6);
+        EXPECT_LT(Probe(network, loss).worst_gradient_error(), 1e-7);
+    }
+}
+
+TEST_F(NetworkGradients, OfLayerNormsMatchFiniteDifferences) {
+    for (const auto f : {Activation::relu, Activation::gelu, Activation::softmax}) {
+        const double dropout = f == Activation::softmax ? 0.0 : 0.3;
+        Network<double> network(with_layer_norms(chain_for(Loss::classes, f, dropout)));
+        network.initialize(7);
+        EXPECT_LT(Probe(network, Loss::classes).worst_gradient_error(), 1e-6);
     }
 }
 
@@ -253,7 +321,7 @@ TEST_F(NetworkForward, NamesTheFirstLayerThatIsNotFinite) {
     auto ws = network.workspace(2, Purpose::inference);
     ws.rows = 2;
     network.forward(ws);
-    const auto found = network.first_non_finite(ws);
+    const auto found = network.first_non_finite(ws, {0, 2});
     ASSERT_TRUE(found.has_value());
     EXPECT_EQ(found->first, "hidden2");
     EXPECT_EQ(found->second, 0);
@@ -288,6 +356,8 @@ TEST_F(NetworkGraph, ThatIsNotSoundIsRefusedWithTheLayerAtFault) {
     refused(layers(R"({"name":"../a","kind":"dense","inputs":["input"],"outputs":2})"), "name");
     refused(layers(R"({"name":"a","kind":"dense","inputs":["input"],"outputs":2,"dropout":1})"),
             "dropout");
+    refused(layers(R"({"name":"a","kind":"dot","inputs":["input"],"outputs":1})"), "two inputs");
+    refused(layers(R"({"name":"a","kind":"norm","inputs":["input"],"outputs":2})"), "fit");
     refused(layers(R"({"name":"a","kind":"factored","inputs":["input"],"outputs":2,"inner":0})"),
             "inner");
 }

@@ -1,3 +1,4 @@
+#include <rankfold/nn/negative_samples.hpp>
 #include <rankfold/nn/row_samples.hpp>
 
 #include "support/mpi_test.hpp"
@@ -144,6 +145,78 @@ TEST_F(Samples, DefaultMicroBatchesArePowersOfTwoFromTheBatchAlone) {
     EXPECT_EQ(default_micro_batches(1023), 4);
     EXPECT_EQ(default_micro_batches(1024), 8);
     EXPECT_EQ(default_micro_batches(8192), 64);
+}
+
+TEST_F(Samples, DrawnPairsHaveNoEntryAndDependOnTheEpochAndTheSampleAlone) {
+    const ShardLayout layout = ShardLayout::even(11, 4, comm.size());
+    CsrMatrix<double> local;
+    local.cols = 6;
+    const auto has = [](Index i, Index j) { return (i * 3 + j) % 2 == 0 || j == i % 6; };
+    for (Index i = layout.rank_rows(comm.rank()).begin; i < layout.rank_rows(comm.rank()).end;
+         ++i) {
+        for (Index j = 0; j < 6; ++j) {
+            if (has(i, j)) local.col_idx.push_back(static_cast<ColIndex>(j));
+        }
+        local.row_ptr.push_back(static_cast<Index>(local.col_idx.size()));
+    }
+    local.values.assign(local.col_idx.size(), 1.0);
+    const BlockRowCsr<double> matrix(comm, layout, std::move(local));
+    const NegativeSamples<double> samples(matrix, 2, NegativeUse::labelled, 3, 9);
+    EXPECT_EQ(samples.samples(), 3 * matrix.nnz());
+    const Range blocks = even_part(3, comm.size(), comm.rank());
+    std::vector<Index> seen;
+    for (const Index epoch : {0, 1}) {
+        for (Index b = blocks.begin; b < blocks.end; ++b) {
+            const Range ids = even_part(samples.samples(), 3, b);
+            std::vector<Index> names;
+            for (Index s = ids.begin; s < ids.end; ++s) names.push_back(s);
+            std::vector<Index> rows(names.size());
+            std::vector<Index> cols(names.size());
+            MicroBatch<double> batch;
+            batch.samples = names;
+            batch.epoch = epoch;
+            batch.indices = {rows, cols};
+            samples.fill(batch);
+            for (std::size_t i = 0; i < names.size(); ++i) {
+                const bool entry = names[i] % 3 == 0;
+                EXPECT_EQ(has(rows[i], cols[i]), entry);
+                EXPECT_EQ(batch.targets.values[i], entry ? 1.0 : 0.0);
+                seen.insert(seen.end(), {names[i], rows[i], cols[i], epoch});
+            }
+        }
+    }
+    EXPECT_EQ(comm.all_reduce(static_cast<Index>(seen.size()), Reduce::sum),
+              2 * 4 * samples.samples());
+}
+
+TEST_F(Samples, StandardisedColumnsHaveMeanZeroAndDeviationOne) {
+    BlockRows<double> matrix(comm, ShardLayout::even(23, 5, comm.size()), 3);
+    for (Index i = 0; i < matrix.local().rows(); ++i) {
+        const auto row = static_cast<double>(matrix.first_row() + i);
+        matrix.local()(i, 0) = 5.0 + 2.0 * row;
+        matrix.local()(i, 1) = 7.0;
+        matrix.local()(i, 2) = row * row;
+    }
+    const ColumnScale<double> scale = column_scale(matrix);
+    EXPECT_NEAR(scale.mean[0], 27.0, 1e-12);
+    EXPECT_EQ(scale.deviation[1], 1.0);
+    InputRows<double> rows(matrix, matrix.layout(), 1.0);
+    rows.standardise(scale.mean, scale.deviation);
+    std::array<double, 6> sums{};
+    for (Index i = 0; i < matrix.local().rows(); ++i) {
+        std::array<double, 3> row{};
+        rows.copy_row(matrix.first_row() + i, row);
+        for (std::size_t j = 0; j < 3; ++j) {
+            sums[2 * j] += row[j];
+            sums[2 * j + 1] += row[j] * row[j];
+        }
+    }
+    comm.all_reduce(std::span<double>(sums), Reduce::sum);
+    for (const std::size_t j : {0U, 2U}) {
+        EXPECT_NEAR(sums[2 * j], 0.0, 1e-9);
+        EXPECT_NEAR(sums[2 * j + 1] / 23.0, 1.0, 1e-9);
+    }
+    EXPECT_EQ(sums[2], 0.0);
 }
 
 }  // namespace rankfold::test

@@ -1,6 +1,7 @@
 #include <limits>
 
 #include <rankfold/core/random.hpp>
+#include <rankfold/nn/negative_samples.hpp>
 #include <rankfold/nn/row_samples.hpp>
 #include <rankfold/nn/trainer.hpp>
 
@@ -104,9 +105,11 @@ class TrainerTest : public MpiTest {};
 TEST_F(TrainerTest, MatchesTheNaiveTrainingInDoubleWithAnUnevenLastBatch) {
     constexpr Index m = 45;  // blocks of 11, 11, 11, 12; the last batch has one sample
     constexpr Index blocks = 4;
-    for (const Method method : {Method::adam, Method::sgd}) {
+    for (const Method method : {Method::adam, Method::adamw, Method::sgd}) {
         TrainOptions options = options_for(method);
         options.batch = 12;
+        options.optimizer.weight_decay = 0.01;
+        if (method != Method::adam) options.optimizer.clip = 0.1;
         const Problem<double> problem(comm, m);
         const RowSamples<double> samples(problem.rows, 1.0, problem.labels, classes, blocks);
         Network<double> network(small_graph());
@@ -170,6 +173,131 @@ TEST_F(TrainerTest, GivesTheSameBitsForLayersOfSeveralTilesAndBuckets) {
     EXPECT_GT(network.arena().bucket_ends(1 << 18).size(), 1U);
     const auto expected = trained<float>(*alone, 60, 4, options, graph);
     EXPECT_EQ(trained<float>(comm, 60, 4, options, graph).first, expected.first);
+}
+
+TEST_F(TrainerTest, AllRanksUpdatingEverythingGivesTheBitsOfOwnerUpdates) {
+    TrainOptions options = options_for(Method::adamw);
+    options.optimizer.clip = 0.5;
+    const auto owner = trained<float>(comm, 61, 4, options);
+    options.owner_updates = false;
+    EXPECT_EQ(trained<float>(comm, 61, 4, options).first, owner.first);
+}
+
+TEST_F(TrainerTest, SeveralPassesGiveTheSameBitsOnAnyNumberOfRanks) {
+    const auto alone = comm.split(comm.rank());
+    TrainOptions options = options_for(Method::adam);
+    options.accumulate = 3;
+    const auto expected = trained<float>(*alone, 61, 4, options);
+    EXPECT_EQ(trained<float>(comm, 61, 4, options).first, expected.first);
+    options.accumulate = 1;
+    const auto whole = trained<float>(comm, 61, 4, options);
+    EXPECT_NEAR(whole.second.rows.back()[1], expected.second.rows.back()[1], 1e-4);
+}
+
+TEST_F(TrainerTest, TheFastModesLearnTheSame) {
+    TrainOptions options = options_for(Method::adam);
+    const auto slow = trained<double>(comm, 61, 4, options);
+    options.reproducible = false;
+    for (const bool owner : {true, false}) {
+        options.owner_updates = owner;
+        const auto fast = trained<double>(comm, 61, 4, options);
+        EXPECT_NEAR(fast.second.rows.back()[1], slow.second.rows.back()[1], 1e-9);
+    }
+}
+
+/// Embeddings of 30 rows and 20 columns that meet in a dot product and in a tower.
+Graph pair_graph() {
+    Graph graph;
+    graph.inputs = {{.name = "row", .width = 30, .index = true},
+                    {.name = "column", .width = 20, .index = true}};
+    graph.layers = {
+        {.name = "p", .kind = LayerKind::embedding, .inputs = {"row"}, .outputs = 5},
+        {.name = "u", .kind = LayerKind::embedding, .inputs = {"row"}, .outputs = 3},
+        {.name = "q", .kind = LayerKind::embedding, .inputs = {"column"}, .outputs = 5},
+        {.name = "dot", .kind = LayerKind::dot, .inputs = {"p", "q"}, .outputs = 1},
+        {.name = "pair", .kind = LayerKind::concat, .inputs = {"u", "q"}, .outputs = 8},
+        {.name = "tower",
+         .inputs = {"pair"},
+         .outputs = 6,
+         .activation = Activation::relu,
+         .dropout = 0.2},
+        {.name = "both", .kind = LayerKind::concat, .inputs = {"dot", "tower"}, .outputs = 7},
+        {.name = "output", .inputs = {"both"}, .outputs = 1}};
+    return graph;
+}
+
+/// Three entries in each of the first 28 rows.
+BlockRowCsr<float> pair_matrix(const Communicator& on) {
+    const ShardLayout layout = ShardLayout::even(30, 7, on.size());
+    const Range mine = layout.rank_rows(on.rank());
+    CsrMatrix<float> local;
+    local.cols = 20;
+    for (Index i = mine.begin; i < mine.end; ++i) {
+        for (Index e = 0; i < 28 && e < 3; ++e) {
+            local.col_idx.push_back(static_cast<ColIndex>(i % 6 + 5 * e));
+            local.values.push_back(1.0F);
+        }
+        local.row_ptr.push_back(local.nnz());
+    }
+    return {on, layout, std::move(local)};
+}
+
+TEST_F(TrainerTest, EmbeddingsAndDrawnPairsGiveTheSameBitsOnAnyNumberOfRanks) {
+    const auto alone = comm.split(comm.rank());
+    const auto run = [](const Communicator& on, NegativeUse use, Method method, Index threads) {
+        const auto matrix = pair_matrix(on);
+        const NegativeSamples<float> samples(matrix, 2, use, 4, 3);
+        Network<float> network(pair_graph());
+        network.initialize(1);
+        TrainOptions options = options_for(method);
+        options.optimizer.clip = 0.3;
+        options.optimizer.weight_decay = 0.01;
+        options.threads = threads;
+        Trainer<float> trainer(network, SamplesRef<float>(samples),
+                               use == NegativeUse::ranked ? Loss::ranking : Loss::logistic,
+                               options);
+        const History history = trainer.run({});
+        EXPECT_LT(history.rows.back()[1], history.rows.front()[1]);
+        return digest(on, trainer.state(0));
+    };
+    for (const auto use : {NegativeUse::labelled, NegativeUse::ranked}) {
+        for (const Method method : {Method::adam, Method::sgd}) {
+            const auto expected = run(*alone, use, method, 1);
+            EXPECT_EQ(run(comm, use, method, 1), expected);
+            EXPECT_EQ(run(comm, use, method, 2), expected);
+        }
+    }
+}
+
+TEST_F(TrainerTest, RowsThatNoSampleNamesStandStill) {
+    const auto matrix = pair_matrix(comm);
+    const NegativeSamples<float> samples(matrix, 1, NegativeUse::labelled, 4, 3);
+    Network<float> network(pair_graph());
+    network.initialize(1);
+    const auto p = network.arena().matrix("embeddings/p");
+    const std::vector<float> untouched(p.row(29).begin(), p.row(29).end());
+    const std::vector<float> named(p.row(3).begin(), p.row(3).end());
+    Trainer<float> trainer(network, SamplesRef<float>(samples), Loss::logistic,
+                           options_for(Method::adam));
+    trainer.run({});
+    EXPECT_TRUE(std::ranges::equal(untouched, p.row(29)));
+    EXPECT_FALSE(std::ranges::equal(named, p.row(3)));
+}
+
+TEST_F(TrainerTest, SchedulesWarmUpAndStepDown) {
+    OptimizerOptions options{.learning_rate = 1.0,
+                             .schedule = Schedule::step,
+                             .warm_up = 1.0,
+                             .step_epochs = 2.0,
+                             .step_factor = 0.1};
+    const auto rate = [&](Index step) {
+        return learning_rate(options, {.step = step, .steps = 60, .steps_per_epoch = 10});
+    };
+    EXPECT_LT(rate(0), 0.1);
+    EXPECT_LT(rate(5), rate(9));
+    EXPECT_DOUBLE_EQ(rate(10), 1.0);
+    EXPECT_DOUBLE_EQ(rate(20), 0.1);
+    EXPECT_NEAR(rate(40), 0.01, 1e-15);
 }
 
 TEST_F(TrainerTest, DropoutDependsOnTheSeedAlone) {

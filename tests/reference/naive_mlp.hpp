@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cmath>
+#include <numbers>
 #include <vector>
 
 #include <rankfold/nn/loss.hpp>
@@ -31,7 +32,11 @@ inline double naive_activation(Activation f, double z) {
             return z > 0.0 ? z : 0.0;
         case Activation::tanh:
             return std::tanh(z);
-        case Activation::sigmoid:
+        case Activation::gelu:
+            return 0.5 * z *
+                   (1.0 +
+                    std::tanh(std::sqrt(2.0 / std::numbers::pi) * (z + 0.044715 * z * z * z)));
+        default:
             break;
     }
     return 1.0 / (1.0 + std::exp(-z));
@@ -46,7 +51,11 @@ inline double naive_derivative(Activation f, double z) {
             return z > 0.0 ? 1.0 : 0.0;
         case Activation::tanh:
             return 1.0 - a * a;
-        case Activation::sigmoid:
+        case Activation::gelu: {
+            constexpr double h = 1e-6;
+            return (naive_activation(f, z + h) - naive_activation(f, z - h)) / (2.0 * h);
+        }
+        default:
             break;
     }
     return a * (1.0 - a);
@@ -142,20 +151,33 @@ private:
     }
 
     void update(Index step, Index steps) {
-        const double rate = learning_rate(options_, step, steps);
+        const double rate = learning_rate(options_, {.step = step, .steps = steps});
+        double squares = 0.0;
+        for (const NaiveLayer& layer : gradient_) {
+            for (std::size_t o = 0; o < layer.bias.size(); ++o) {
+                squares += layer.bias[o] * layer.bias[o];
+                for (const double g : layer.weight[o]) squares += g * g;
+            }
+        }
+        const double norm = std::sqrt(squares);
+        const double clip =
+            options_.clip > 0.0 && norm > options_.clip ? options_.clip / norm : 1.0;
         for (std::size_t l = 0; l < layers_.size(); ++l) {
             for (std::size_t o = 0; o < layers_[l].bias.size(); ++o) {
-                change(step, rate, gradient_[l].bias[o], layers_[l].bias[o], first_[l].bias[o],
-                       second_[l].bias[o]);
+                change(step, rate, 0.0, clip * gradient_[l].bias[o], layers_[l].bias[o],
+                       first_[l].bias[o], second_[l].bias[o]);
                 for (std::size_t i = 0; i < layers_[l].weight[o].size(); ++i) {
-                    change(step, rate, gradient_[l].weight[o][i], layers_[l].weight[o][i],
-                           first_[l].weight[o][i], second_[l].weight[o][i]);
+                    change(step, rate, options_.weight_decay, clip * gradient_[l].weight[o][i],
+                           layers_[l].weight[o][i], first_[l].weight[o][i],
+                           second_[l].weight[o][i]);
                 }
             }
         }
     }
 
-    void change(Index step, double rate, double g, double& w, double& m, double& v) const {
+    void change(Index step, double rate, double decay, double g, double& w, double& m,
+                double& v) const {
+        if (options_.method != Method::adamw) g += decay * w;
         if (options_.method == Method::sgd) {
             m = options_.momentum * m + g;
             w -= rate * m;
@@ -166,6 +188,7 @@ private:
         v = options_.beta2 * v + (1.0 - options_.beta2) * g * g;
         const double m_hat = m / (1.0 - std::pow(options_.beta1, t));
         const double v_hat = v / (1.0 - std::pow(options_.beta2, t));
+        if (options_.method == Method::adamw) w -= rate * decay * w;
         w -= rate * m_hat / (std::sqrt(v_hat) + options_.epsilon);
     }
 

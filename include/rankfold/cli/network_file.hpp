@@ -39,6 +39,7 @@ struct NetworkModel {
     std::shared_ptr<Factors<R>> factors;  ///< unless it reads a matrix
     IdSource ids;                         ///< names of the training matrix's rows and columns
     History history;
+    ColumnScale<R> standard{};  ///< if not empty: rows are standardised by it, not scaled
 
     /// Parameters and factors under their paths in a network file.
     [[nodiscard]] TensorList tensors();
@@ -71,6 +72,13 @@ template <Real R>
 template <Real R>
 [[nodiscard]] bool is_residual(const NetworkModel<R>& model) {
     return model.input == NetworkInput::indices && model.head == Loss::squared;
+}
+
+/// True if the network alone scores pairs of row and column indices, as `hybrid --form neumf` makes
+/// them.
+template <Real R>
+[[nodiscard]] bool scores_pairs(const NetworkModel<R>& model) {
+    return model.head == Loss::logistic || model.head == Loss::ranking;
 }
 
 /// True if the network's scores are of rows of a matrix that must be given: one that reads a

@@ -30,6 +30,8 @@ concept Reducible = std::same_as<T, std::int32_t> || std::same_as<T, std::int64_
 
 enum class Reduce { sum, min, max };
 
+enum class OwnPart { copied, stays };  ///< the part that a rank sends itself
+
 /// Owns one MPI communicator for its whole life.
 ///
 /// It is always a private duplicate, so our messages never match a library's, and it returns error
@@ -42,22 +44,17 @@ class Communicator {
 public:
     /// Duplicates `parent`; traffic is charged to `ledger`, which must outlive the communicator.
     Communicator(MPI_Comm parent, Ledger& ledger);
-
     /// Duplicates MPI_COMM_WORLD.
     explicit Communicator(Ledger& ledger);
-
     Communicator(const Communicator&) = delete;
     Communicator& operator=(const Communicator&) = delete;
-
     /// Frees the communicator, except while an exception unwinds this rank.
     ~Communicator();
-
     [[nodiscard]] int rank() const noexcept { return rank_; }
     [[nodiscard]] int size() const noexcept { return size_; }
     [[nodiscard]] bool is_root() const noexcept { return rank_ == 0; }
     [[nodiscard]] MPI_Comm native() const noexcept { return comm_; }
     [[nodiscard]] Ledger& ledger() const noexcept { return *ledger_; }
-
     void barrier() const;
 
     /// Replaces `data` on every rank by its element-wise reduction over all ranks.
@@ -121,19 +118,26 @@ public:
     [[nodiscard]] PendingExchange start_all_to_all(std::span<const T> send,
                                                    std::span<const Index> send_counts,
                                                    std::span<T> recv,
-                                                   std::span<const Index> recv_counts) const {
-        return start_bytes(send.data(), send_counts, recv.data(), recv_counts, sizeof(T));
+                                                   std::span<const Index> recv_counts,
+                                                   OwnPart own = OwnPart::copied) const {
+        return start_bytes(send.data(), send_counts, recv.data(), recv_counts, sizeof(T), own);
+    }
+
+    /// all_gather that returns at once; this rank's part stands at its place in `all`.
+    template <Transferable T>
+    [[nodiscard]] PendingExchange start_all_gather(std::span<const Index> counts,
+                                                   std::span<T> all) const {
+        return start_gather_bytes(counts, all.data(), sizeof(T));
     }
 
     /// True on every rank if and only if `ok` is true on every rank.
     [[nodiscard]] bool all_agree(bool ok) const;
-
     /// Runs `work` on every rank. If it throws on any, every rank throws the same Error: that of
     /// the lowest failing rank, marked as agreed. So what only some ranks can see (a bad chunk of a
     /// file, an indefinite block) ends the job in good order. `work` must not communicate.
     void agree(const std::function<void()>& work) const;
 
-    /// The agreement alone: every rank passes its error, if any.
+    /// The agreement alone.
     void agree(const std::optional<Error>& mine) const;
 
     /// The ranks that pass the same `color` >= 0, in their present order.
@@ -145,7 +149,6 @@ public:
 private:
     struct Adopt {};
     Communicator(MPI_Comm owned, Ledger& ledger, Adopt);
-
     void all_reduce_raw(void* data, Index count, MPI_Datatype type, std::size_t size,
                         Reduce op) const;
     void broadcast_bytes(void* data, std::size_t bytes, int root) const;
@@ -153,7 +156,9 @@ private:
                           std::size_t size) const;
     [[nodiscard]] PendingExchange start_bytes(const void* send, std::span<const Index> send_counts,
                                               void* recv, std::span<const Index> recv_counts,
-                                              std::size_t size) const;
+                                              std::size_t size, OwnPart own) const;
+    [[nodiscard]] PendingExchange start_gather_bytes(std::span<const Index> counts, void* all,
+                                                     std::size_t size) const;
 
     MPI_Comm comm_;
     Ledger* ledger_;

@@ -41,6 +41,22 @@ public:
     template <Real R>
     void gather(const BlockRows<R>& source, MatrixView<R> buffer) const;
 
+    /// Local rows that other ranks (and this one) need, in the order of their receivers, and how
+    /// many each rank needs. @pre scheme needed
+    [[nodiscard]] std::span<const Index> rows_sent() const noexcept { return send_rows_; }
+    [[nodiscard]] std::span<const Index> send_counts() const noexcept { return send_counts_; }
+
+    /// The exchange alone, for rows that the caller packs.
+    /// @param packed  the rows of rows_sent(), `cols` elements each
+    /// @param buffer  buffer_rows() x cols
+    /// @collective @pre scheme needed
+    template <Real R>
+    void send(std::span<const R> packed, Index cols, std::span<R> buffer) const;
+    /// The way back: what stands in the buffer's rows reaches the owners, in the order of
+    /// rows_sent(), to be added there. @collective @pre scheme needed
+    template <Real R>
+    void send_back(std::span<const R> buffer, Index cols, std::span<R> packed) const;
+
     /// Bytes that this rank sends in one gather of rows of `cols` elements of `size` bytes.
     [[nodiscard]] double bytes_sent(Index cols, std::size_t size) const;
 

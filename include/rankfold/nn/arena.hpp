@@ -11,7 +11,7 @@
 namespace rankfold {
 
 /// What a parameter tensor is to its layer.
-enum class Part { weight, u, v, bias };
+enum class Part { weight, u, v, bias, gain };
 
 /// One parameter tensor and its place in the arena.
 struct ParameterTensor {
@@ -21,15 +21,19 @@ struct ParameterTensor {
     Index rows = 0;
     Index cols = 0;  ///< 0 for a vector
     bool trained = true;
-    Index offset = 0;  ///< of element (0, 0) in the arena
+    bool table = false;  ///< an embedding: a step's gradient has few rows, see TableUpdate
+    Index offset = 0;    ///< of element (0, 0) in the arena
 
     [[nodiscard]] Index size() const noexcept { return rows * std::max<Index>(cols, 1); }
+    /// True if its gradient is summed with those of all others.
+    [[nodiscard]] bool summed() const noexcept { return trained && !table; }
 };
 
 /// Owns the parameters of a network, the same on all ranks.
 ///
-///     | output | hidden2 | hidden1 | fixed tensors |     last layer first, so that the backward
-///     0                       trained_size()     size()  pass completes the array front to back
+///     | output | hidden2 | hidden1 | tables, fixed tensors |  last layer first, so that the
+///     0                        summed_size()          size()  backward pass completes the array
+///                                                             front to back
 ///
 /// Tensors begin at multiples of 16 elements (64 bytes); what lies between is 0 and stays so. The
 /// address of an element never changes, also when the arena is moved.
@@ -46,7 +50,7 @@ public:
     ~ParameterArena() = default;
 
     [[nodiscard]] Index size() const noexcept { return static_cast<Index>(values_.size()); }
-    [[nodiscard]] Index trained_size() const noexcept { return trained_size_; }
+    [[nodiscard]] Index summed_size() const noexcept { return summed_size_; }
     [[nodiscard]] std::span<R> values() noexcept { return values_; }
     [[nodiscard]] std::span<const R> values() const noexcept { return values_; }
 
@@ -55,7 +59,7 @@ public:
     /// A tensor as a matrix; a vector as one row. @throws Error (Fault::bug) if there is none
     [[nodiscard]] MatrixView<R> matrix(const std::string& path);
 
-    /// Ends of consecutive parts of the trained parameters. A part consists of whole layers and has
+    /// Ends of consecutive parts of the summed parameters. A part consists of whole layers and has
     /// at least `least` elements, except the last.
     [[nodiscard]] std::vector<Index> bucket_ends(Index least) const;
 
@@ -64,7 +68,7 @@ public:
 
 private:
     std::vector<ParameterTensor> tensors_;
-    Index trained_size_ = 0;
+    Index summed_size_ = 0;
     AlignedVector<R> values_;
 };
 

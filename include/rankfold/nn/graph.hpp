@@ -14,6 +14,10 @@ enum class LayerKind {
     factored,   ///< z = U (Vᵀ x) + b,  U: out x inner, V: in x inner
     embedding,  ///< the row of a trained table which an index input names
     concat,     ///< its inputs side by side
+    product,    ///< its inputs' elementwise product
+    dot,        ///< the dot product of two inputs: one output
+    sum,        ///< its inputs' sum
+    norm,       ///< z = gain ∘ (x − mean x) / deviation of x + b
 };
 
 /// Where the values of a layer's factor come from.
@@ -23,8 +27,13 @@ enum class Origin {
     external,  ///< handed in by whoever uses the network (see Network::attach), not stored with it
 };
 
-/// One layer: output = dropout(activation(linear part)); embedding and concat have neither bias,
-/// activation nor dropout.
+/// True for the layers that multiply by a matrix.
+[[nodiscard]] constexpr bool has_map(LayerKind kind) noexcept {
+    return kind == LayerKind::dense || kind == LayerKind::factored;
+}
+
+/// One layer: output = dropout(activation(linear part)); only dense, factored and norm ones have
+/// bias, activation and dropout.
 struct LayerSpec {
     std::string name;
     LayerKind kind = LayerKind::dense;
@@ -70,6 +79,10 @@ struct Graph {
     void check() const;
 
     friend bool operator==(const Graph&, const Graph&) = default;
+
+private:
+    static void check_inputs(const LayerSpec& layer);
+    void check_widths(const LayerSpec& layer) const;
 };
 
 /// A chain of dense layers hidden1, hidden2, …, output over one input of `width`.
@@ -77,7 +90,14 @@ struct Graph {
 [[nodiscard]] Graph dense_chain(Index width, const std::vector<Index>& hidden, Index outputs,
                                 Activation activation, double dropout);
 
-/// The name of an activation in graphs and options: identity, relu, tanh, sigmoid.
+/// The same chain with a layer norm between the linear part of each hidden layer and its
+/// activation.
+[[nodiscard]] Graph with_layer_norms(const Graph& chain);
+
+/// The name of a kind in graphs: dense, factored, …
+[[nodiscard]] std::string kind_name(LayerKind kind);
+
+/// The name of an activation in graphs and options: identity, relu, tanh, sigmoid, gelu, softmax.
 [[nodiscard]] std::string activation_name(Activation f);
 /// @throws Error (Fault::input), on all ranks alike, if there is none of this name
 [[nodiscard]] Activation activation_of(const std::string& name);

@@ -8,27 +8,34 @@
 
 namespace rankfold {
 
-/// A loss; that of a set of samples is the mean over them.
+/// A loss; that of a set of samples is the mean over them. w is a sample's weight, 1 if none is
+/// given.
 enum class Loss {
-    classes,       ///< −log softmax(z)[label]
+    classes,       ///< −w log softmax(z)[label]
     distribution,  ///< −Σ_j t_j log softmax(z)_j, Σ_j t_j = 1
-    squared,       ///< w Σ_f (z_f − t_f)², w = 1 if no weights are given
+    squared,       ///< w Σ_f (z_f − t_f)²
     /// (f·g − t)² + ρ ‖f‖² + κ ‖g‖² for the output z = [f, g] of two towers of equal width
     factorization,
+    logistic,          ///< w Σ_f (log(1 + exp z_f) − t_f z_f), t in [0, 1]
+    logistic_columns,  ///< the same where t_j = 1 for the row's entries, else 0
+    masked,            ///< Σ_{j with an entry} (z_j − t_j)²
+    /// −log σ(z⁺ − z⁻): a sample is two rows, that of an entry and that of a pair without one (BPR,
+    /// Rendle et al., UAI 2009)
+    ranking,
 };
 
-/// The targets of a micro-batch, one a row: labels, distributions or values, as the loss wants.
+/// The targets of a micro-batch, one a row: labels, entries or values, as the loss wants.
 template <Real R>
 struct Targets {
-    /// The columns with t_j > 0, and t_j there.
+    /// The columns with an entry, and t_j there.
     struct Row {
         std::span<const ColIndex> columns;
         std::span<const R> weights;
     };
     std::vector<Index> labels;
     std::vector<Row> distributions;
-    std::vector<R> values;     ///< squared: one an output
-    std::vector<R> weights;    ///< squared: w, or empty
+    std::vector<R> values;     ///< squared, logistic: one an output
+    std::vector<R> weights;    ///< classes, squared, logistic: w, or empty
     std::vector<R> row_ridge;  ///< factorization: ρ
     std::vector<R> col_ridge;  ///< factorization: κ
 };
@@ -43,9 +50,12 @@ double loss_gradient(Loss loss, const Targets<R>& targets, double factor, Matrix
 template <Real R>
 void softmax(MatrixView<R> z);
 
-/// Names in files and options: classes, columns, rating, factors.
+/// What a network tells, as files and options name it: classes, columns, rating, factors, pairs.
 [[nodiscard]] std::string head_name(Loss loss);
+/// cross-entropy, squared, masked, logistic, ranking.
+[[nodiscard]] std::string loss_name(Loss loss);
+/// The loss of a head; an empty name stands for the head's first one.
 /// @throws Error (Fault::input), on all ranks alike, if there is none of this name
-[[nodiscard]] Loss loss_of_head(const std::string& head);
+[[nodiscard]] Loss loss_of(const std::string& head, const std::string& loss);
 
 }  // namespace rankfold

@@ -8,28 +8,35 @@
 
 namespace rankfold {
 
-/// What one layer holds of a micro-batch.
+/// What one layer holds of a batch.
 template <Real R>
 struct LayerSpace {
     DenseMatrix<R> output;    ///< (rows, outputs)
     DenseMatrix<R> d_output;  ///< (rows, outputs); none if the gradient may replace the output
+    DenseMatrix<R> linear;    ///< (rows, outputs) for gelu, whose derivative needs it
+    DenseMatrix<R> unit;      ///< (rows, outputs) of a norm: x̂
+    std::vector<R> spread;    ///< (rows) of a norm: 1 / deviation
     std::vector<std::uint8_t> kept;  ///< (rows, outputs) if the layer has dropout: 1 where kept
     MapSpace<R> map;
 };
 
-/// Everything that one micro-batch of at most `capacity` rows needs on its way; allocated once.
+/// Everything that a batch of at most `capacity` rows needs on its way; allocated once. In training
+/// a batch consists of blocks of rows, the micro-batches; its bits depend on the blocks, but not on
+/// which of them are computed together.
 template <Real R>
 struct Workspace {
-    Index rows = 0;  ///< of the micro-batch at hand
+    Index rows = 0;  ///< of the batch at hand
     Index capacity = 0;
+    std::vector<Index> ends;                  ///< of its blocks; the last is `rows`
     std::vector<DenseMatrix<R>> inputs;       ///< (capacity, width), in the order of the graph
     std::vector<std::vector<Index>> indices;  ///< (capacity) for inputs that are indices
     std::vector<LayerSpace<R>> layers;
+    ProductSpace<R> products;
 };
 
 enum class Purpose { training, inference };
 
-/// By what the dropout masks of a micro-batch are drawn.
+/// By what the dropout masks of a batch are drawn.
 struct DropoutKey {
     std::uint64_t seed = 1;
     Index epoch = 0;
@@ -38,9 +45,9 @@ struct DropoutKey {
 
 /// Layers with their parameters. The const functions are thread-safe on different workspaces.
 ///
-/// One step is: prepare(); then for each micro-batch forward(); the loss overwrites d_output() with
-/// its gradient; then from the last layer to the first begin_backward(), gradient() of each of the
-/// layer's parameter tensors in tiles of rows, and input_gradient().
+/// One step is: prepare(); forward(); the loss overwrites d_output() with its gradient; then from
+/// the last layer to the first begin_backward(), gradient() of each of the layer's parameter
+/// tensors but tables, and input_gradient().
 template <Real R>
 class Network {
 public:
@@ -64,8 +71,9 @@ public:
     /// of a micro-batch and fixes how factored layers compute.
     void prepare(Index rows);
 
+    /// @param blocks  in training: of a batch
     /// @pre prepare() was called
-    [[nodiscard]] Workspace<R> workspace(Index capacity, Purpose purpose) const;
+    [[nodiscard]] Workspace<R> workspace(Index capacity, Purpose purpose, Index blocks = 1) const;
 
     /// Runs ws.inputs through all layers; with `dropout` as in training.
     void forward(Workspace<R>& ws, const DropoutKey* dropout = nullptr) const;
@@ -77,9 +85,16 @@ public:
 
     /// Turns the gradient with respect to a layer's output into that of its linear part.
     void begin_backward(Index layer, Workspace<R>& ws) const;
-    /// Rows `tile` (of a vector: elements, as one row) of a parameter tensor's gradient.
-    void gradient(const ParameterTensor& tensor, Range tile, const Workspace<R>& ws,
-                  MatrixView<R> out) const;
+    /// The gradient of a parameter tensor that is no table, summed over the blocks of each node in
+    /// the order of tree_halves().
+    /// @param out  tensor.size() elements for each node
+    /// @param add  to what stands there; for nodes of one block only
+    void gradient(const ParameterTensor& tensor, std::span<const Range> nodes,
+                  std::span<R* const> out, bool add, Workspace<R>& ws) const;
+    /// The gradient of the batch's rows of an embedding, one for each sample.
+    [[nodiscard]] MatrixView<const R> table_gradient(Index layer, const Workspace<R>& ws) const {
+        return d_of(layer, ws);
+    }
     /// Adds the layer's part of the gradient with respect to the outputs of the layers before it.
     void input_gradient(Index layer, Workspace<R>& ws) const;
 
@@ -87,29 +102,38 @@ public:
     [[nodiscard]] double forward_flops(Index rows) const;
     [[nodiscard]] double backward_flops(Index rows) const;
 
-    /// The first layer whose output holds a number that is not finite, and the first such row.
+    /// The first layer whose output holds a number that is not finite in one of these rows, and the
+    /// first such row.
     [[nodiscard]] std::optional<std::pair<std::string, Index>> first_non_finite(
-        const Workspace<R>& ws) const;
+        const Workspace<R>& ws, Range rows) const;
 
 private:
     struct Source {
-        Index place = 0;    // an input if < 0: input −1 − place; else a layer
-        bool adds = false;  // its gradient has been begun by a later layer
+        Index place = 0;        // an input if < 0: input −1 − place; else a layer
+        bool adds = false;      // its gradient has been begun by a later layer
+        bool finishes = false;  // f' of the source is applied with the gradient
     };
     struct Layer {
         std::optional<LinearMap<R>> map;  // of dense and factored ones
         std::vector<Source> sources;
+        bool finished = false;      // f' has been applied when begin_backward() is called
         MatrixView<R> bias{};       // 1 x outputs
+        MatrixView<R> gain{};       // norm: 1 x outputs
         MatrixView<R> table{};      // embedding: all rows x outputs
         DenseMatrix<R> attached{};  // external V
+        std::vector<R> no_bias{};   // outputs zeros, where the bias was added before
     };
 
     static std::vector<ParameterTensor> declare(const Graph& graph);
     void bind(Index layer);
+    void plan_backward();
     [[nodiscard]] MatrixView<const R> input_of(Index layer, const Workspace<R>& ws,
                                                std::size_t source = 0) const;
-    [[nodiscard]] const std::vector<Index>& indices_of(Index layer, const Workspace<R>& ws) const;
-    void copy_inputs(Index layer, Workspace<R>& ws) const;
+    [[nodiscard]] std::vector<MatrixView<const R>> inputs_of(Index layer,
+                                                             const Workspace<R>& ws) const;
+    /// What f' of a layer is computed from.
+    [[nodiscard]] MatrixView<const R> derived_from(Index layer, const Workspace<R>& ws) const;
+    void forward_layer(Index layer, Workspace<R>& ws) const;
     [[nodiscard]] MatrixView<const R> d_of(Index layer, const Workspace<R>& ws) const;
     void drop(Index layer, Workspace<R>& ws, const DropoutKey& key) const;
 

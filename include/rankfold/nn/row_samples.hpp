@@ -18,6 +18,9 @@ public:
     InputRows(const BlockRows<R>& matrix, const ShardLayout& layout, double scale);
     InputRows(const BlockRowCsr<R>& matrix, const ShardLayout& layout, double scale);
 
+    /// From now on every row is (row − mean) / deviation, column by column.
+    void standardise(std::vector<R> mean, const std::vector<R>& deviation);
+
     [[nodiscard]] Index width() const;
     [[nodiscard]] const ShardLayout& layout() const noexcept { return layout_; }
 
@@ -28,7 +31,23 @@ private:
     ShardLayout layout_;
     Index first_row_;
     std::variant<DenseMatrix<R>, CsrMatrix<R>> rows_;
+    std::vector<R> mean_;    // empty, or one a column
+    std::vector<R> shrink_;  // 1 / deviation
 };
+
+/// Mean and deviation of every column.
+template <Real R>
+struct ColumnScale {
+    std::vector<R> mean;
+    std::vector<R> deviation;  ///< 1 for a column that is constant
+};
+
+/// Over the rows of all ranks; entries that a sparse matrix does not have are 0.
+/// @collective over the matrix's communicator; the same bits on any number of ranks
+template <Real R>
+[[nodiscard]] ColumnScale<R> column_scale(const BlockRows<R>& matrix);
+template <Real R>
+[[nodiscard]] ColumnScale<R> column_scale(const BlockRowCsr<R>& matrix);
 
 /// Samples that are rows: with a label each, or with a distribution over columns.
 template <Real R>
@@ -44,17 +63,27 @@ public:
     RowSamples(const Rows& rows, double scale, const BlockRows<Index>& labels, Index classes,
                Index blocks);
 
-    /// Every row of `targets` (m x n) with a positive sum is a sample, whose target distribution is
-    /// the row over its sum.
+    /// Loss::distribution: every row of `targets` (m x n) with a positive sum is a sample, whose
+    /// target distribution is the row over its sum. Loss::masked, Loss::logistic_columns: every row
+    /// with an entry, as it is.
     /// @collective over rows.comm()
-    /// @throws Error (Fault::input), agreed: a negative target, or no sample
+    /// @throws Error (Fault::input), agreed: a negative target of a distribution, or no sample
     template <class Rows>
-    RowSamples(const Rows& rows, double scale, const BlockRowCsr<R>& targets, Index blocks);
+    RowSamples(const Rows& rows, double scale, const BlockRowCsr<R>& targets, Index blocks,
+               Loss loss = Loss::distribution);
 
     [[nodiscard]] const Communicator& comm() const { return *comm_; }
     [[nodiscard]] Index samples() const { return samples_; }
     [[nodiscard]] Index blocks() const { return blocks_; }
     void fill(MicroBatch<R>& batch) const;
+
+    void standardise(const ColumnScale<R>& scale) {
+        input_->standardise(scale.mean, scale.deviation);
+    }
+    /// Gives every sample the weight of its class. @pre samples have labels
+    void set_class_weights(std::vector<R> weights) { class_weights_ = std::move(weights); }
+    /// Samples of every class (or with an entry in every column), over all ranks.
+    [[nodiscard]] const std::vector<Index>& counts() const noexcept { return counts_; }
 
     /// log((targets of column j + 1) / (all targets + columns)): the output bias with which an
     /// untrained network predicts how often each column (or class) occurs.
@@ -73,7 +102,9 @@ private:
     std::vector<Index> labels_;   // of this rank's samples
     CsrMatrix<R> distributions_;  // of this rank's rows
     Index first_row_ = 0;
+    std::vector<Index> counts_;
     std::vector<R> frequencies_;
+    std::vector<R> class_weights_;
 };
 
 /// Samples that are the entries (i, j) of a matrix: input [x_i, y_j], target the value.

@@ -9,12 +9,14 @@
 
 namespace rankfold {
 
-/// One micro-batch: which samples, and what a source writes of them.
+/// One micro-batch: which samples, and what a source writes of them. A sample is one row of what
+/// the network reads, or several: see SampleSource.
 template <Real R>
 struct MicroBatch {
     std::span<const Index> samples;         ///< global ids
-    std::vector<MatrixView<R>> inputs;      ///< (samples, width) for each input of the network
-    std::vector<std::span<Index>> indices;  ///< (samples) for each input that is an index
+    Index epoch = 0;                        ///< for sources that draw negatives
+    std::vector<MatrixView<R>> inputs;      ///< (rows, width) for each input of the network
+    std::vector<std::span<Index>> indices;  ///< (rows) for each input that is an index
     Targets<R> targets;                     ///< replaced by fill()
 };
 
@@ -24,7 +26,8 @@ struct MicroBatch {
 /// block b is even_part(samples(), blocks(), b), and stands on the rank r with b in
 /// even_part(blocks(), p, r). `fill(batch)` writes the inputs and targets of samples that this rank
 /// holds; it is const, thread-safe and does not communicate. What a source needs from other ranks
-/// it has fetched when it was made.
+/// it has fetched when it was made. A source of samples of several rows each (a pair to be ranked)
+/// says so by `rows_per_sample()`.
 template <class S, class R>
 concept SampleSource = Real<R> && requires(const S& source, MicroBatch<R>& batch) {
     { source.comm() } -> std::same_as<const Communicator&>;
@@ -44,20 +47,29 @@ public:
           comm_{&source.comm()},
           samples_{source.samples()},
           blocks_{source.blocks()},
+          rows_per_sample_{rows_of(source)},
           fill_{
               [](const void* s, MicroBatch<R>& batch) { static_cast<const S*>(s)->fill(batch); }} {}
 
     [[nodiscard]] const Communicator& comm() const { return *comm_; }
     [[nodiscard]] Index samples() const { return samples_; }
     [[nodiscard]] Index blocks() const { return blocks_; }
+    [[nodiscard]] Index rows_per_sample() const { return rows_per_sample_; }
     [[nodiscard]] Range block(Index b) const { return even_part(samples_, blocks_, b); }
     void fill(MicroBatch<R>& batch) const { fill_(source_, batch); }
 
 private:
+    template <class S>
+    static Index rows_of(const S& source) {
+        if constexpr (requires { source.rows_per_sample(); }) return source.rows_per_sample();
+        return 1;
+    }
+
     const void* source_;
     const Communicator* comm_;
     Index samples_;
     Index blocks_;
+    Index rows_per_sample_;
     void (*fill_)(const void*, MicroBatch<R>&);
 };
 

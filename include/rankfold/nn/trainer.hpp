@@ -9,6 +9,7 @@
 #include <rankfold/nn/network.hpp>
 #include <rankfold/nn/optimizer.hpp>
 #include <rankfold/nn/samples.hpp>
+#include <rankfold/nn/table_update.hpp>
 
 namespace rankfold {
 
@@ -16,8 +17,11 @@ struct TrainOptions {
     Index epochs = 10;
     Index batch = 256;  ///< samples of a global batch, rounded to a multiple of the blocks
     OptimizerOptions optimizer;
-    std::uint64_t seed = 1;  ///< of permutations and dropout
+    std::uint64_t seed = 1;  ///< of permutations, dropout and negatives
     Index threads = 1;
+    Index accumulate = 1;  ///< passes of a batch, each over so much of every block: bounds memory
+    bool owner_updates = true;  ///< else every rank gets the whole gradient and updates everything
+    bool reproducible = true;   ///< the same bits on any number of ranks
 };
 
 /// Trains a network on the samples of a source, on the ranks of the source's communicator.
@@ -27,7 +31,9 @@ struct TrainOptions {
 /// is the mean over the samples that the batch really has, so an uneven last batch weighs right.
 /// A step is: forward; backward, layer by layer, with the layers' gradients summed over the blocks
 /// (GradientSum) while the pass goes on; each rank updates its slices of the parameters
-/// (Optimizer); all ranks gather the parameters.
+/// (Optimizer); all ranks gather the parameters. The forward and input products of all blocks of a
+/// rank are one call: only the sums over samples keep to the blocks. Embedding tables have their
+/// own way (TableUpdate). If the gradient's norm is limited, it is the norm over all parameters.
 ///
 /// @see Rajbhandari et al., ZeRO, SC 2020, for the owner updates (their stage 1)
 template <Real R>
@@ -35,6 +41,7 @@ class Trainer {
 public:
     /// @param network  the same on all ranks; borrowed, as are the source's samples
     /// @throws Error (Fault::input), on all ranks alike: a batch smaller than the number of blocks
+    ///         or passes, or several passes for a network with embeddings
     Trainer(Network<R>& network, SamplesRef<R> samples, Loss loss, const TrainOptions& options);
 
     /// Samples of a full global batch, and steps of an epoch.
@@ -42,7 +49,8 @@ public:
     [[nodiscard]] Index steps_per_epoch() const noexcept { return steps_per_epoch_; }
 
     /// Trains for options.epochs, from what steering.restore gives; calls steering.after after each
-    /// epoch with the progress values loss (mean over the epoch) and samples/s.
+    /// epoch with the progress values loss (mean over the epoch), samples/s, GF/s and
+    /// communication (its share of the time).
     ///
     /// @return the loss of every epoch
     /// @collective over the source's communicator
@@ -61,16 +69,26 @@ public:
     [[nodiscard]] TensorList state(Index epochs_done);
 
 private:
-    [[nodiscard]] Range samples_of_step(Index block, Index step) const;
-    void forward(Index epoch, Index number, double factor);
-    void backward();
-    void layer_gradients(Index layer);
-    void sum_blocks(const ParameterTensor& tensor, Range tile, Range node, MatrixView<R> out,
-                    std::vector<AlignedVector<R>>& scratch, std::size_t depth) const;
-    void update(Index number);
-    void gather();
+    /// A part of what this rank updates: within one tensor.
+    struct Piece {
+        Index bucket = 0;
+        Range place{};
+        bool decays = false;
+    };
+
+    [[nodiscard]] Range samples_of_step(Index block, Index step, Index pass) const;
+    [[nodiscard]] bool has_tables() const { return !tables_.empty(); }
+    void plan_pieces();
+    void load(Index epoch, Index number, Index pass);
+    void forward(Index epoch, double factor);
+    void backward(bool last, bool add);
+    void layer_gradients(Index layer, bool add);
+    [[nodiscard]] double clipped();
+    void update(const Clock& clock);
+    void update_bucket(Index bucket);
+    [[nodiscard]] PendingExchange gather(Index bucket);
     void blame(Range piece, std::span<const R> gradient);
-    void check(Index number) const;
+    void check(Index number, bool tables_finite) const;
     [[nodiscard]] Error failure(Index number, Index code) const;
 
     const Communicator* comm_;
@@ -82,18 +100,21 @@ private:
     Index steps_per_epoch_;
     Range blocks_;  // of this rank
     GradientSum<R> sum_;
+    std::vector<Range> nodes_;  // those of sum_, among this rank's blocks
     Optimizer<R> optimizer_;
+    TableUpdate<R> tables_;
+    std::vector<Piece> pieces_;  // in the order of the arena
+
+    Workspace<R> ws_;             // of all own blocks, one after the other
+    std::vector<Index> row_ids_;  // the samples of its rows
 
     // one an own block
-    std::vector<Workspace<R>> workspaces_;
     std::vector<MicroBatch<R>> batches_;
     std::vector<std::vector<Index>> orders_;  // the epoch's permutation, as global sample ids
     std::vector<double> epoch_loss_;
     std::vector<char> finite_loss_;
 
-    std::vector<std::vector<AlignedVector<R>>> scratch_;  // one a thread: tiles of gradients
-    AlignedVector<R> updated_;                            // own slices, before they are gathered
-    Index bad_tensor_ = 0;                                // whose gradient is not finite
+    Index bad_tensor_ = 0;  // whose gradient is not finite
 };
 
 extern template class Trainer<float>;

@@ -35,6 +35,8 @@ struct BenchCommand {
     Index batch = 1024;
     Index micro_batches = 0;
     Index steps = 20;
+    std::string gradient_sum = "owner";
+    std::string reproducible = "on";
     Index repeats = 5;
     Index top = 100;
     std::string source;
@@ -199,7 +201,9 @@ BenchResult measure(Run& run, const BenchCommand& o) {
                                    .steps = o.steps,
                                    .repeats = o.repeats,
                                    .threads = run.common.threads,
-                                   .seed = seed});
+                                   .seed = seed,
+                                   .owner_updates = o.gradient_sum == "owner",
+                                   .reproducible = o.reproducible == "on"});
 }
 
 void run_bench(Run& run, const BenchCommand& o) {
@@ -263,6 +267,10 @@ Action declare_bench(Options& options) {
     options.add("micro-batches", o->micro_batches, "mlp: blocks of a batch; 0 for the default",
                 Accept::at_least(0));
     options.add("steps", o->steps, "mlp: steps in one measurement", Accept::at_least(1));
+    options.add("gradient-sum", o->gradient_sum, "mlp: who sums and updates",
+                Accept::one_of({"owner", "allreduce"}));
+    options.add("reproducible", o->reproducible, "mlp: the same bits on any number of ranks",
+                Accept::one_of({"on", "off"}));
     options.examples(
         "mpirun -n 2 rankfold bench als\n"
         "mpirun -n 2 rankfold bench nmf --problem sparse --json nmf.json\n"

@@ -7,6 +7,7 @@
 #include <rankfold/cli/network_file.hpp>
 #include <rankfold/hybrid/joint.hpp>
 
+#include "neumf.hpp"
 #include "scoring.hpp"
 
 namespace rankfold::cli {
@@ -18,12 +19,33 @@ struct HybridCommand {
     std::string out;
     std::string form = "joint";
     std::string centering = "mean";
-    std::vector<std::string> hidden{"32"};
+    std::vector<std::string> hidden;
+    std::optional<Index> embedding;
+    std::optional<Index> epochs;
+    std::optional<Index> batch;
+    std::optional<Index> factors;
+    std::optional<double> learning_rate;
     std::string row_features;
     std::string col_features;
     JointOptions joint;
+    NeuMfCommand neumf;
     LoopOptions loop;
 };
+
+/// The widths of hidden layers; none for "none".
+std::vector<Index> widths_of(const std::vector<std::string>& list) {
+    std::vector<Index> widths;
+    for (const auto& width : list) {
+        if (width == "none" && list.size() == 1) break;
+        Index value = 0;
+        const auto [end, code] = std::from_chars(width.data(), width.data() + width.size(), value);
+        if (code != std::errc() || end != width.data() + width.size() || value < 1) {
+            throw input_error("--hidden '", width, "' is neither a width nor none");
+        }
+        widths.push_back(value);
+    }
+    return widths;
+}
 
 /// Side features in the layout of one side of the matrix, matched by names where both have them.
 /// @collective
@@ -54,16 +76,12 @@ JointOptions resolve(const Run& run, const HybridCommand& o) {
     options.als.seed = static_cast<std::uint64_t>(run.common.seed);
     options.als.threads = run.common.threads;
     options.als.centering = o.centering == "mean" ? Centering::mean : Centering::none;
-    options.hidden.clear();
-    for (const auto& width : o.hidden) {
-        if (width == "none" && o.hidden.size() == 1) break;
-        Index value = 0;
-        const auto [end, code] = std::from_chars(width.data(), width.data() + width.size(), value);
-        if (code != std::errc() || end != width.data() + width.size() || value < 1) {
-            throw input_error("--hidden '", width, "' is neither a width nor none");
-        }
-        options.hidden.push_back(value);
-    }
+    options.als.k = o.factors.value_or(options.als.k);
+    if (!o.hidden.empty()) options.hidden = widths_of(o.hidden);
+    options.embedding = o.embedding.value_or(options.embedding);
+    options.epochs = o.epochs.value_or(options.epochs);
+    options.batch = o.batch.value_or(options.batch);
+    options.optimizer.learning_rate = o.learning_rate.value_or(options.optimizer.learning_rate);
     if (options.prior_weight > 0.0 && o.row_features.empty() && o.col_features.empty()) {
         throw input_error(
             "--prior-weight pulls factors towards what their features say; give "
@@ -154,6 +172,23 @@ void run_hybrid(Run& run, const HybridCommand& o) {
     run.say("wrote " + o.out);
 }
 
+/// What the options say of the other form.
+NeuMfCommand neumf_of(const HybridCommand& o) {
+    NeuMfCommand neumf = o.neumf;
+    neumf.matrix = o.matrix;
+    neumf.out = o.out;
+    neumf.loop = o.loop;
+    neumf.shape.factors = o.factors.value_or(neumf.shape.factors);
+    neumf.shape.embedding = o.embedding.value_or(neumf.shape.embedding);
+    if (!o.hidden.empty()) neumf.shape.hidden = widths_of(o.hidden);
+    neumf.settings.train.epochs = o.epochs.value_or(neumf.settings.train.epochs);
+    neumf.settings.train.batch = o.batch.value_or(neumf.settings.train.batch);
+    neumf.settings.train.optimizer.learning_rate =
+        o.learning_rate.value_or(neumf.settings.train.optimizer.learning_rate);
+    neumf.settings.micro_batches = o.joint.micro_batches;
+    return neumf;
+}
+
 }  // namespace
 
 Action declare_hybrid(Options& options) {
@@ -161,9 +196,12 @@ Action declare_hybrid(Options& options) {
     AlsOptions& als = o->joint.als;
     options.positional("matrix", o->matrix, "Matrix file (HDF5), sparse");
     options.add("out", o->out, "Network file to write, with the factors in it");
-    options.add("form", o->form, "joint: factors and a network of pairs, one objective",
-                Accept::one_of({"joint"}));
-    options.add("factors", als.k, "Number of factors k", Accept::between(1, 65536));
+    options.add("form", o->form,
+                "joint: factors and a network of pairs, one objective; neumf: embeddings of which "
+                "some are multiplied and some read by a tower, on entries and drawn pairs",
+                Accept::one_of({"joint", "neumf"}));
+    options.add("factors", o->factors, "Number of factors k; default: 64, neumf: 32",
+                Accept::between(1, 65536));
     options.add("rounds", o->joint.rounds, "Rounds of rows, columns and network",
                 Accept::at_least(1));
     options.add("lambda", als.lambda, "Ridge weight λ", Accept::at_least(0));
@@ -179,16 +217,37 @@ Action declare_hybrid(Options& options) {
                 Accept::one_of({"mean", "none"}));
     options.add("start-deviation", als.start_deviation,
                 "Standard deviation of the column factors' start", Accept::above(0));
-    options.add("hidden", o->hidden, "Widths of the network's hidden layers, or none");
-    options.add("embedding", o->joint.embedding, "Width of the network's own embeddings",
+    options.add("hidden", o->hidden,
+                "Widths of the network's hidden layers, or none; default: 32, neumf: 128,64,32");
+    options.add("embedding", o->embedding,
+                "Width of the network's own embeddings; default: 8, neumf: 128",
                 Accept::at_least(1));
-    options.add("epochs", o->joint.epochs, "Passes of the network over the entries in a round",
+    options.add("epochs", o->epochs,
+                "Passes of the network over the entries, in a round of joint; default: 1, neumf: "
+                "20",
                 Accept::at_least(1));
-    options.add("batch", o->joint.batch, "Entries of a global batch", Accept::at_least(1));
+    options.add("batch", o->batch, "Entries of a global batch; default: 1024, neumf: 256",
+                Accept::at_least(1));
     options.add("micro-batches", o->joint.micro_batches, "Blocks of a batch; 0 for the default",
                 Accept::at_least(0));
-    options.add("learning-rate", o->joint.optimizer.learning_rate, "Of the network (Adam)",
-                Accept::above(0));
+    options.add("learning-rate", o->learning_rate,
+                "Of the network (Adam); default: 0.002, neumf: 0.001", Accept::above(0));
+    options.add("negatives", o->neumf.negatives,
+                "neumf: pairs without an entry that are drawn for each entry, anew every epoch",
+                Accept::at_least(1));
+    options.add("loss", o->neumf.loss,
+                "neumf: logistic tells entries from drawn pairs; ranking scores an entry above a "
+                "drawn pair (BPR)",
+                Accept::one_of({"logistic", "ranking"}));
+    options.add("init", o->neumf.init, "neumf: factors to start from, as als gives them");
+    options.add("validation", o->neumf.validation,
+                "neumf: entries by which the best epoch is chosen (NDCG@10)");
+    options.add("validation-negatives", o->neumf.validation_negatives,
+                "neumf: the candidates beside them; all columns without an entry unless given");
+    options.add("patience", o->neumf.settings.patience,
+                "neumf: stop after so many epochs without a better one; 0: never",
+                Accept::at_least(0));
+    options.add("dropout", o->neumf.shape.dropout, "neumf: of the tower", Accept::between(0, 0.99));
     options.add("zeros", o->joint.zeros,
                 "Implicit: pairs without an entry that the network sees, per entry",
                 Accept::at_least(0));
@@ -201,8 +260,16 @@ Action declare_hybrid(Options& options) {
     options.examples(
         "rankfold hybrid ratings.h5 --factors 16 --rounds 10 --out joint.h5\n"
         "mpirun -n 4 rankfold hybrid clicks.h5 --implicit --factors 64 --out joint.h5\n"
-        "rankfold hybrid ratings.h5 --col-features genres.h5 --prior-weight 2 --out joint.h5");
+        "rankfold hybrid clicks.h5 --form neumf --validation clicks.validation.h5 --out neumf.h5");
+    o->neumf.settings.train.epochs = 20;
+    o->neumf.settings.schedule = "constant";
     return [o](Run& run) {
+        if (o->form == "neumf") {
+            const NeuMfCommand neumf = neumf_of(*o);
+            run.common.precision == "float" ? run_neumf<float>(run, neumf)
+                                            : run_neumf<double>(run, neumf);
+            return;
+        }
         run.common.precision == "float" ? run_hybrid<float>(run, *o) : run_hybrid<double>(run, *o);
     };
 }

@@ -7,8 +7,12 @@
 
 #include <rankfold/cli/loop.hpp>
 #include <rankfold/cli/network_file.hpp>
-#include <rankfold/nn/trainer.hpp>
+#include <rankfold/data/text_reader.hpp>
+#include <rankfold/eval/split.hpp>
+#include <rankfold/nn/sample_quality.hpp>
 
+#include "network_settings.hpp"
+#include "scoring.hpp"
 #include "training.hpp"
 
 namespace rankfold::cli {
@@ -19,15 +23,18 @@ struct MlpCommand {
     std::string matrix;
     std::string out;
     std::optional<std::string> head;
+    std::optional<std::string> loss;
     std::optional<std::string> input;
     std::string factors_file;
+    std::string init;
+    std::string validation;
     std::vector<Index> hidden{256, 128};
     std::string activation = "relu";
-    std::string method = "adam";
-    std::string schedule = "cosine";
+    bool layer_norm = false;
+    std::string standardise = "none";
+    std::string class_weights = "none";
     double dropout = 0.1;
-    Index micro_batches = 0;
-    TrainOptions train{.epochs = 12, .batch = 256, .optimizer = {}};
+    NetworkSettings settings{.train = {.epochs = 12, .batch = 256, .optimizer = {}}};
     LoopOptions loop;
 };
 
@@ -35,6 +42,7 @@ struct MlpCommand {
 template <Real R>
 struct MlpProblem {
     std::shared_ptr<const MatrixData<R>> matrix;
+    std::shared_ptr<const MatrixData<R>> validation;
     std::shared_ptr<Factors<R>> factors;
     Loss head = Loss::classes;
     NetworkInput input = NetworkInput::matrix;
@@ -51,25 +59,83 @@ Index class_count(const MatrixData<R>& a) {
     return a.comm().all_reduce(most, Reduce::max) + 1;
 }
 
+/// The rows chosen of a matrix with all that belongs to them; they are named by position.
+template <Real R>
+std::shared_ptr<const MatrixData<R>> rows_of(const MatrixData<R>& whole,
+                                             std::span<const Index> rows) {
+    auto part = std::make_shared<MatrixData<R>>();
+    part->dense = select_rows<R>(*whole.dense, rows);
+    if (whole.labels) {
+        part->labels = redistribute(select_rows<Index>(*whole.labels, rows), part->dense->layout());
+    }
+    part->class_names = whole.class_names;
+    part->file = whole.file;
+    part->digest = whole.digest;
+    return part;
+}
+
+/// The validation part: a file, or a share of the entries (of a dense matrix: of the rows) that the
+/// training part loses. @collective
+template <Real R>
+void open_validation(Run& run, const MlpCommand& o, MlpProblem<R>& p) {
+    double share = 0.0;
+    if (!parse_number(o.validation, share)) {
+        p.validation = load_matrix<R>(run, o.validation);
+        if (p.validation->cols() != p.matrix->cols()) {
+            throw input_error(o.validation, " has ", p.validation->cols(), " columns, but ",
+                              o.matrix, " has ", p.matrix->cols());
+        }
+        return;
+    }
+    if (share <= 0.0 || share > 0.9) {
+        throw input_error("--validation ", o.validation,
+                          ": a share must be above 0 and at most 0.9; else name a file");
+    }
+    const MatrixData<R>& whole = *p.matrix;
+    const SplitRule rule{.validation = share, .seed = static_cast<std::uint64_t>(run.common.seed)};
+    if (whole.sparse) {
+        if (whole.labels) {
+            throw input_error("--validation ", o.validation, " takes rows of a dense matrix, and ",
+                              o.matrix, " is sparse; give a validation file");
+        }
+        SplitParts<R> parts = split_entries(*whole.sparse, rule);
+        const auto part = [&](BlockRowCsr<R> entries) {
+            auto data = std::make_shared<MatrixData<R>>();
+            data->sparse = std::move(entries);
+            data->ids = whole.ids;
+            data->file = whole.file;
+            data->digest = whole.digest;
+            return data;
+        };
+        p.matrix = part(std::move(parts.train));
+        p.validation = part(std::move(*parts.validation));
+        return;
+    }
+    const RowParts parts = split_rows(whole.layout().rank_rows(run.comm.rank()), rule);
+    p.validation = rows_of(whole, parts.validation);
+    p.matrix = rows_of(whole, parts.train);
+}
+
 template <Real R>
 MlpProblem<R> open_problem(Run& run, const MlpCommand& o) {
     const auto phase = run.comm.ledger().phase("read");
     MlpProblem<R> p;
-    p.matrix = run.handover.find<MatrixData<R>>(o.matrix);
-    if (!p.matrix) {
-        p.matrix = std::make_shared<const MatrixData<R>>(read_matrix<R>(run.comm, o.matrix));
-    }
+    p.matrix = load_matrix<R>(run, o.matrix);
+    if (!o.validation.empty()) open_validation(run, o, p);
     const MatrixData<R>& a = *p.matrix;
-    p.head = loss_of_head(o.head.value_or(a.labels ? "classes" : "columns"));
+    p.head = loss_of(o.head.value_or(a.labels ? "classes" : "columns"), o.loss.value_or(""));
     const bool own_rows = p.head == Loss::classes && o.factors_file.empty();
     p.input = input_of_name(o.input.value_or(own_rows ? "matrix" : "factors"));
-    p.blocks = o.micro_batches > 0 ? o.micro_batches : default_micro_batches(o.train.batch);
+    p.blocks = o.settings.blocks();
     if (p.head == Loss::classes && !a.labels) {
         throw input_error(o.matrix,
                           " has no labels (obs/label), which --head classes learns; "
                           "import it with --labels, or use --head columns");
     }
     if (p.head == Loss::classes) p.classes = class_count(a);
+    if (p.validation && p.head == Loss::classes && !p.validation->labels) {
+        throw input_error(p.validation->file, " has no labels to validate by");
+    }
     if (p.head == Loss::squared && p.input != NetworkInput::factors) {
         throw input_error(
             "--head rating reads the factors of a row and a column; use --input "
@@ -147,10 +213,11 @@ NetworkModel<R> new_network(Run& run, const MlpCommand& o, const MlpProblem<R>& 
     const MatrixData<R>& a = *p.matrix;
     std::vector<Index> hidden = o.hidden;
     std::erase(hidden, 0);
-    const Index outputs = p.head == Loss::classes        ? p.classes
-                          : p.head == Loss::distribution ? a.cols()
-                                                         : 1;
+    const Index outputs = p.head == Loss::classes   ? p.classes
+                          : p.head == Loss::squared ? 1
+                                                    : a.cols();
     Graph graph = dense_chain(width, hidden, outputs, activation_of(o.activation), o.dropout);
+    if (o.layer_norm) graph = with_layer_norms(graph);
     if (p.input == NetworkInput::reconstruction) {
         LayerSpec& first = graph.layers.front();
         first.kind = LayerKind::factored;
@@ -179,31 +246,102 @@ void set_output_bias(Network<R>& network, std::span<const R> values) {
     std::ranges::copy(values, network.arena().matrix("layers/output/bias").row(0).begin());
 }
 
+/// Weights by which every class counts alike: samples / (classes · samples of the class).
+template <Real R>
+std::vector<R> balanced_weights(const std::vector<Index>& counts) {
+    const auto all = static_cast<double>(std::accumulate(counts.begin(), counts.end(), Index{0}));
+    std::vector<R> weights;
+    for (const Index n : counts) {
+        weights.push_back(static_cast<R>(all / static_cast<double>(std::ssize(counts) * n)));
+    }
+    return weights;
+}
+
+/// Refuses classes that cannot be learnt because no row has them.
+template <Real R>
+void check_classes(const NetworkModel<R>& model, const std::vector<Index>& counts) {
+    const auto empty = std::ranges::find(counts, Index{0});
+    if (empty == counts.end()) return;
+    throw input_error("the class ",
+                      model.class_names[static_cast<std::size_t>(empty - counts.begin())],
+                      " has no sample (", counts.size(),
+                      " classes); leave it out of the labels, or give rows of it");
+}
+
+/// The measurement after every epoch: the accuracy of classes, else the loss.
+template <Real R>
+typename NetworkStop<R>::Measure measure_on(SamplesRef<R> samples, const MlpProblem<R>& p,
+                                            NetworkModel<R>& model, Index threads) {
+    const bool classes = p.head == Loss::classes;
+    return {.name = classes ? "validation_accuracy" : "validation_loss",
+            .greater_is_better = classes,
+            .value = [samples, &model, threads, classes] {
+                model.network.prepare(256);
+                const SampleQuality quality =
+                    sample_quality(model.network, samples, model.head, threads);
+                return classes ? quality.accuracy : quality.loss;
+            }};
+}
+
+/// Trains, with the best parameters kept if there is something to measure them by.
 template <Real R>
 void train(Run& run, const MlpCommand& o, const MlpProblem<R>& p, NetworkModel<R>& model,
            SamplesRef<R> samples) {
-    TrainOptions options = o.train;
-    options.optimizer.method = o.method == "adam" ? Method::adam : Method::sgd;
-    options.optimizer.schedule = o.schedule == "cosine" ? Schedule::cosine : Schedule::constant;
-    options.seed = static_cast<std::uint64_t>(run.common.seed);
-    options.threads = run.common.threads;
-    if (run.comm.size() > p.blocks) {
-        run.log(
-            fmt::format("warning: {} of the {} ranks have no samples: a batch is cut into {} "
-                        "micro-batches (--micro-batches)",
-                        run.comm.size() - p.blocks, run.comm.size(), p.blocks));
-    }
+    const TrainOptions options = o.settings.resolved(run.common);
+    o.settings.warn_of_idle_ranks(run);
     std::vector<std::pair<std::string, std::string>> inputs{
         {"matrix", digest_text(p.matrix->digest)}};
     if (p.factors) {
         inputs.emplace_back("factors", digest_text(digest(run.comm, p.factors->tensors())));
     }
+    if (!o.init.empty()) {
+        inputs.emplace_back("init", digest_text(digest(run.comm, model.tensors())));
+    }
     Trainer<R> trainer(model.network, samples, p.head, options);
-    trainer.run(steer(run, o.loop, std::move(inputs)));
     run.result["samples"] = samples.samples();
     run.result["batch"] = trainer.batch();
     run.result["micro_batches"] = p.blocks;
     run.result["steps_per_epoch"] = trainer.steps_per_epoch();
+    Steering steering = steer(run, o.loop, std::move(inputs));
+    if (!p.validation) {
+        trainer.run(steering);
+        return;
+    }
+    with_samples(model, *p.validation, p.blocks, [&](const auto& measured) {
+        NetworkStop<R> stop(run, model.network,
+                            measure_on<R>(SamplesRef<R>(measured), p, model, run.common.threads),
+                            o.settings.patience);
+        trainer.run(stop.around(std::move(steering)));
+        stop.finish();
+    });
+}
+
+/// Brings the parameters of an earlier network in, where both have them in the same shape.
+template <Real R>
+void start_from(Run& run, const std::string& file, NetworkModel<R>& model) {
+    const auto init = load_network<R>(run, file);
+    Index taken = 0;
+    for (const ParameterTensor& tensor : model.network.arena().tensors()) {
+        for (const ParameterTensor& other : init->network.arena().tensors()) {
+            if (other.path != tensor.path || other.rows != tensor.rows ||
+                other.cols != tensor.cols) {
+                continue;
+            }
+            const auto from = init->network.arena().matrix(tensor.path);
+            const auto to = model.network.arena().matrix(tensor.path);
+            for (Index i = 0; i < from.rows; ++i) {
+                std::ranges::copy(from.row(i), to.row(i).begin());
+            }
+            ++taken;
+        }
+    }
+    if (taken == 0) {
+        throw input_error("--init ", file,
+                          " has no layer in common with the network that is to be trained; give "
+                          "the same --hidden");
+    }
+    run.say(fmt::format("{} of {} parameter tensors start from {}", taken,
+                        model.network.arena().tensors().size(), file));
 }
 
 /// Makes the network and its samples, and trains it.
@@ -213,13 +351,30 @@ std::shared_ptr<NetworkModel<R>> fit(Run& run, const MlpCommand& o, const MlpPro
     auto model = std::make_shared<NetworkModel<R>>(new_network(run, o, p, measure.width));
     model->scale = measure.scale;
     model->col_scale = measure.col_scale;
-    with_samples(*model, *p.matrix, p.blocks, [&](const auto& samples) {
+    if (o.standardise == "columns") {
+        if (p.input != NetworkInput::matrix) {
+            throw input_error("--standardise columns is for --input matrix");
+        }
+        model->scale = 1.0;
+        model->standard =
+            p.matrix->sparse ? column_scale(*p.matrix->sparse) : column_scale(*p.matrix->dense);
+    }
+    with_samples(*model, *p.matrix, p.blocks, [&](auto& samples) {
         if constexpr (requires { samples.log_frequencies(); }) {
-            set_output_bias<R>(model->network, samples.log_frequencies());
+            if (p.head == Loss::classes) check_classes(*model, samples.counts());
+            if (o.class_weights == "balanced") {
+                if (p.head != Loss::classes) {
+                    throw input_error("--class-weights is for --head classes");
+                }
+                samples.set_class_weights(balanced_weights<R>(samples.counts()));
+            } else if (p.head == Loss::classes || p.head == Loss::distribution) {
+                set_output_bias<R>(model->network, samples.log_frequencies());
+            }
         } else {
             const R mean = static_cast<R>(samples.mean());
             set_output_bias<R>(model->network, std::span<const R>(&mean, 1));
         }
+        if (!o.init.empty()) start_from(run, o.init, *model);
         train(run, o, p, *model, SamplesRef<R>(samples));
     });
     return model;
@@ -228,8 +383,13 @@ std::shared_ptr<NetworkModel<R>> fit(Run& run, const MlpCommand& o, const MlpPro
 template <Real R>
 void run_mlp(Run& run, const MlpCommand& o) {
     std::vector<std::string> inputs{o.matrix};
-    if (!o.factors_file.empty()) inputs.push_back(o.factors_file);
+    for (const std::string& file : {o.factors_file, o.init}) {
+        if (!file.empty()) inputs.push_back(file);
+    }
     run.check_output(o.out, inputs);
+    if (o.settings.patience > 0 && o.validation.empty()) {
+        throw input_error("--patience needs --validation");
+    }
     const MlpProblem<R> p = open_problem<R>(run, o);
     if (p.factors) check_columns(p, o.factors_file);
     if (run.common.dry_run) return;
@@ -270,40 +430,43 @@ void run_mlp(Run& run, const MlpCommand& o) {
 
 Action declare_mlp(Options& options) {
     auto o = std::make_shared<MlpCommand>();
-    OptimizerOptions& optimizer = o->train.optimizer;
     options.positional("matrix", o->matrix, "Matrix file (HDF5): inputs, targets or both");
     options.add("out", o->out, "Network file to write");
     options.add("head", o->head,
-                "What is learnt: classes of labelled rows, columns (each row's entries as a "
-                "distribution), or rating (each entry's value); default: classes if there are "
-                "labels, else columns",
+                "What is learnt: classes of labelled rows, columns (each row's entries), or rating "
+                "(each entry's value); default: classes if there are labels, else columns",
                 Accept::one_of({"classes", "columns", "rating"}));
+    options.add("loss", o->loss,
+                "Of columns: cross-entropy (a row is a distribution), logistic (each column by "
+                "itself), masked (squares of the values that a row has)",
+                Accept::one_of({"cross-entropy", "logistic", "masked", "squared"}));
     options.add("input", o->input,
                 "What is read: rows of the matrix, of the factors, or of the reconstruction X Yᵀ; "
                 "default: matrix for classes without --factors-file, else factors",
                 Accept::one_of({"matrix", "factors", "reconstruction"}));
     options.add("factors-file", o->factors_file, "Factors of the same rows (and columns)");
+    options.add("init", o->init, "Network file to start from: layers of the same name and shape");
+    options.add("validation", o->validation,
+                "Matrix file to measure on after each epoch, or the share that is held back for "
+                "it, as 0.1; the best parameters are kept");
     options.add("hidden", o->hidden, "Widths of the hidden layers; 0 for none",
                 Accept::at_least(0));
     options.add("activation", o->activation, "Of the hidden layers",
-                Accept::one_of({"relu", "tanh", "sigmoid", "identity"}));
-    options.add("epochs", o->train.epochs, "Passes over the samples", Accept::at_least(1));
-    options.add("batch", o->train.batch, "Samples of a global batch", Accept::at_least(1));
-    options.add("micro-batches", o->micro_batches,
-                "Blocks that a batch is cut into, whatever the number of ranks; 0: the largest "
-                "power of two up to batch / 128, at least 4",
-                Accept::at_least(0));
-    options.add("optimizer", o->method, "Update rule", Accept::one_of({"adam", "sgd"}));
-    options.add("learning-rate", optimizer.learning_rate, "At the start", Accept::above(0));
-    options.add("momentum", optimizer.momentum, "Of sgd", Accept::between(0, 0.9999));
-    options.add("schedule", o->schedule, "Of the learning rate: cosine falls to 0 at the end",
-                Accept::one_of({"cosine", "constant"}));
+                Accept::one_of({"relu", "gelu", "tanh", "sigmoid", "identity"}));
+    options.add("layer-norm", o->layer_norm, "A layer norm before each activation");
     options.add("dropout", o->dropout, "Share of hidden units dropped in training",
                 Accept::between(0, 0.99));
+    options.add("standardise", o->standardise,
+                "columns: every input has mean 0 and deviation 1 over the training rows; none: the "
+                "largest value becomes 1",
+                Accept::one_of({"none", "columns"}));
+    options.add("class-weights", o->class_weights, "balanced: every class counts alike",
+                Accept::one_of({"none", "balanced"}));
+    o->settings.declare(options);
     o->loop.declare(options);
     options.examples(
         "rankfold mlp images.h5 --out network.h5\n"
-        "mpirun -n 4 rankfold mlp clicks.h5 --factors-file factors.h5 --hidden 256 --out n.h5\n"
+        "mpirun -n 4 rankfold mlp images.h5 --validation 0.1 --patience 5 --epochs 40 --out n.h5\n"
         "rankfold mlp ratings.h5 --head rating --factors-file factors.h5 --out ratings-net.h5");
     return [o](Run& run) {
         run.common.precision == "float" ? run_mlp<float>(run, *o) : run_mlp<double>(run, *o);

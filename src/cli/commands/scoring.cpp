@@ -97,6 +97,12 @@ struct Model<R>::Impl {
                       std::shared_ptr<Factors<R>> given) {
         network = load_network<R>(run, path);
         if (given) exchange_factors(std::move(given));
+        if (scores_pairs(*network)) {
+            name = "neumf";
+            ids = network->ids;
+            joint_scorer.emplace(run.comm, network->network);
+            return;
+        }
         if (network->input == NetworkInput::indices) {  // factors, with or without a residual
             factors = network->factors;
             ids = factors->ids;

@@ -17,13 +17,17 @@ namespace rankfold::cli {
 template <Real R, class Use>
 void with_samples(const NetworkModel<R>& model, const MatrixData<R>& a, Index blocks,
                   const Use& use) {
+    const auto hand = [&](RowSamples<R> samples) {
+        if (!model.standard.mean.empty()) samples.standardise(model.standard);
+        use(samples);
+    };
     const auto of_rows = [&](const auto& rows) {
         if (model.head == Loss::classes) {
-            use(RowSamples<R>(rows, model.scale, *a.labels, model.network.outputs(), blocks));
+            hand(RowSamples<R>(rows, model.scale, *a.labels, model.network.outputs(), blocks));
         } else if (a.sparse) {
-            use(RowSamples<R>(rows, model.scale, *a.sparse, blocks));
+            hand(RowSamples<R>(rows, model.scale, *a.sparse, blocks, model.head));
         } else {
-            use(RowSamples<R>(rows, model.scale, sparsify(*a.dense), blocks));
+            hand(RowSamples<R>(rows, model.scale, sparsify(*a.dense), blocks, model.head));
         }
     };
     if (model.input == NetworkInput::matrix) {
@@ -41,7 +45,8 @@ void with_samples(const NetworkModel<R>& model, const MatrixData<R>& a, Index bl
     BlockRows<R> cols = col_features(*model.factors);
     for (R& x : rows.local().data()) x *= static_cast<R>(model.scale);
     for (R& x : cols.local().data()) x *= static_cast<R>(model.col_scale);
-    use(PairSamples<R>(*a.sparse, rows, cols, blocks));
+    PairSamples<R> samples(*a.sparse, rows, cols, blocks);
+    use(samples);
 }
 
 }  // namespace rankfold::cli

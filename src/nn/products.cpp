@@ -1,0 +1,285 @@
+#include <rankfold/nn/products.hpp>
+
+#include <algorithm>
+#include <bit>
+
+#include <omp.h>
+
+#include <rankfold/nn/gradient_sum.hpp>
+
+#include "tile_kernels.hpp"
+
+namespace rankfold {
+
+namespace {
+
+/// Rows of a slab: the left operand of so many outputs stays in the second-level cache.
+constexpr Index slab_rows = 96;
+/// Products over more terms are cut into parts of this many, which are added one after the other.
+constexpr Index most_terms = 2048;
+
+std::size_t at(Index i) {
+    return static_cast<std::size_t>(i);
+}
+
+constexpr Index in_quads(Index rows) {
+    return (rows + quad_rows - 1) / quad_rows;
+}
+
+template <Real R>
+Index in_panels(Index cols) {
+    return (cols + panel_width<R> - 1) / panel_width<R>;
+}
+
+/// A buffer of at least this many elements.
+template <Real R>
+R* at_least(AlignedVector<R>& buffer, Index size) {
+    if (buffer.size() < at(size)) buffer.resize(at(size));
+    return buffer.data();
+}
+
+/// Runs work(i, thread) for i in [0, n) on the space's threads; a single thread opens no team.
+template <class Work>
+void share(Index n, Index threads, const Work& work) {
+    if (threads == 1 || n < 2) {
+        for (Index i = 0; i < n; ++i) work(i, 0);
+        return;
+    }
+#pragma omp parallel for schedule(dynamic) num_threads(static_cast <int>(threads))
+    for (Index i = 0; i < n; ++i) work(i, static_cast<Index>(omp_get_thread_num()));
+}
+
+/// Packs rows of x as panels of its transpose: panel p, element (k, c) = x(p · width + c, k).
+template <Real R>
+void pack_rows_as_panels(MatrixView<const R> x, R* to, Index threads) {
+    constexpr Index width = panel_width<R>;
+    share(in_panels<R>(x.rows), threads, [&](Index p, Index) {
+        const Range rows{p * width, std::min((p + 1) * width, x.rows)};
+        R* panel = to + p * width * x.cols;
+        if (rows.size() < width) std::fill_n(panel, width * x.cols, R{0});
+        transpose_into<R>(x.row_block(rows), {panel, x.cols, rows.size(), width});
+    });
+}
+
+/// Packs columns of x as panels: panel p, element (k, c) = x(k, p · width + c).
+template <Real R>
+void pack_columns_as_panels(MatrixView<const R> x, R* to, Index threads) {
+    constexpr Index width = panel_width<R>;
+    share(in_panels<R>(x.cols), threads, [&](Index p, Index) {
+        const Range cols{p * width, std::min((p + 1) * width, x.cols)};
+        R* panel = to + p * width * x.rows;
+        for (Index k = 0; k < x.rows; ++k, panel += width) {
+            std::copy_n(x.row(k).data() + cols.begin, cols.size(), panel);
+            std::fill(panel + cols.size(), panel + width, R{0});
+        }
+    });
+}
+
+/// Elements from one quad of so many terms to the next: a line more than needed, so that the quads
+/// of a power of two do not all fall into one set of the cache.
+constexpr Index quad_stride(Index terms) {
+    return quad_rows * terms + 16;
+}
+
+/// Packs rows of x in quads: quad q, element (k, r) = x(4 q + r, k); missing rows are 0.
+template <Real R>
+void pack_rows_in_quads(MatrixView<const R> x, R* to) {
+    for (Index q = 0; q < in_quads(x.rows); ++q, to += quad_stride(x.cols)) {
+        const Range rows{q * quad_rows, std::min((q + 1) * quad_rows, x.rows)};
+        if (rows.size() < quad_rows) std::fill_n(to, quad_rows * x.cols, R{0});
+        transpose_into<R>(x.row_block(rows), {to, x.cols, rows.size(), quad_rows});
+    }
+}
+
+/// Packs columns of x in quads: quad q, element (k, r) = x(k, 4 q + r); missing columns are 0.
+template <Real R>
+void pack_columns_in_quads(MatrixView<const R> x, R* to) {
+    const Index whole = x.cols / quad_rows;
+    const Index stride = quad_stride(x.rows);
+    for (Index k = 0; k < x.rows; ++k) {
+        const R* from = x.row(k).data();
+        R* quad = to + quad_rows * k;
+        for (Index q = 0; q < whole; ++q, quad += stride, from += quad_rows) {
+            std::copy_n(from, quad_rows, quad);
+        }
+        if (whole == in_quads(x.cols)) continue;
+        const Index left = x.cols - whole * quad_rows;
+        std::copy_n(from, left, quad);
+        std::fill(quad + left, quad + quad_rows, R{0});
+    }
+}
+
+template <Real R>
+void finish_tile(const Epilogue<R>& epilogue, Range rows, Range cols, MatrixView<R> z) {
+    const MatrixView<R> tile = z.row_block(rows).col_block(cols);
+    if (!epilogue.bias.empty()) {
+        bias_activation<R>(tile, epilogue.bias.subspan(at(cols.begin), at(cols.size())),
+                           epilogue.f);
+    }
+    if (epilogue.outputs.data != nullptr && epilogue.g != Activation::identity) {
+        activation_gradient<R>(epilogue.outputs.row_block(rows).col_block(cols), epilogue.g, tile);
+    }
+}
+
+/// Writes a tile (outputs x panel_width) as columns of z, or adds it to them.
+template <Real R>
+void put_tile(const R* tile, bool add, Range rows, Range cols, MatrixView<R> z, R* turned) {
+    const MatrixView<const R> from(tile, cols.size(), rows.size(), panel_width<R>);
+    const MatrixView<R> to = z.row_block(rows).col_block(cols);
+    if (!add) {
+        transpose_into<R>(from, to);
+        return;
+    }
+    const MatrixView<R> other(turned, rows.size(), cols.size(), slab_rows);
+    transpose_into<R>(from, other);
+    for (Index i = 0; i < rows.size(); ++i) add_to<R>(std::as_const(other).row(i), to.row(i));
+}
+
+/// The sum over a node's blocks of one tile, in the order of tree_halves(): blocks are added like
+/// the digits of a binary counter.
+template <Real R>
+class TileTree {
+public:
+    TileTree(const R* quads, Index rows, Index row_quads, std::span<const Index> ends, R* levels)
+        : quads_{quads}, rows_{rows}, row_quads_{row_quads}, ends_{ends}, levels_{levels} {}
+
+    /// @param addend  only for a node of one block: what it is added to, laid out like out; or null
+    /// @param out     4 row_quads x panel_width, row stride ld
+    void sum(Range node, const R* panel, const R* addend, R* out, Index ld) const {
+        if (node.size() == 1) {
+            block(node.begin, panel, addend, ld, out, ld);
+        } else {
+            RANKFOLD_EXPECT(addend == nullptr);
+            sum_levels(node, panel, out, ld, 0);
+        }
+    }
+
+private:
+    static constexpr Index width = panel_width<R>;
+
+    [[nodiscard]] R* level(Index l) const { return levels_ + l * slab_rows * width; }
+
+    void block(Index b, const R* panel, const R* addend, Index ld_addend, R* out, Index ld) const {
+        const Index begin = b == 0 ? 0 : ends_[at(b - 1)];
+        tile_product<R>(ends_[at(b)] - begin, quads_ + quad_rows * begin, quad_stride(rows_),
+                        row_quads_, panel + width * begin, addend, ld_addend, out, ld);
+    }
+
+    void sum_levels(Range node, const R* panel, R* out, Index ld, Index depth) const {
+        if (node.size() == 1) {
+            block(node.begin, panel, nullptr, 0, out, ld);
+            return;
+        }
+        const auto [left, right] = tree_halves(node);
+        R* first = level(depth);
+        sum_levels(left, panel, first, width, depth + 1);
+        if (right.size() == 1) {
+            block(right.begin, panel, first, width, out, ld);
+            return;
+        }
+        sum_levels(right, panel, out, ld, depth + 1);
+        for (Index i = 0; i < row_quads_ * quad_rows; ++i) {
+            add_to<R>({first + i * width, at(width)}, {out + i * ld, at(width)});
+        }
+    }
+
+    const R* quads_;
+    Index rows_;
+    Index row_quads_;
+    std::span<const Index> ends_;
+    R* levels_;
+};
+
+}  // namespace
+
+template <Real R>
+void row_products(WeightSide side, MatrixView<const R> x, MatrixView<const R> w,
+                  const Epilogue<R>& epilogue, MatrixView<R> z, ProductSpace<R>& space) {
+    constexpr Index width = panel_width<R>;
+    const bool by_row = side == WeightSide::row_an_output;
+    RANKFOLD_EXPECT(x.rows == z.rows && (by_row ? w.rows : w.cols) == z.cols);
+    RANKFOLD_EXPECT((by_row ? w.cols : w.rows) == x.cols);
+    const Index panels = in_panels<R>(x.rows);
+    const Index slabs = (z.cols + slab_rows - 1) / slab_rows;
+    space.slabs.resize(at(space.threads));
+    for (Index first = 0; first < x.cols || first == 0; first += most_terms) {
+        const Range terms{first, std::min(first + most_terms, x.cols)};
+        R* const packed = at_least(space.panels, panels * width * terms.size());
+        pack_rows_as_panels<R>(x.col_block(terms), packed, space.threads);
+        share(slabs, space.threads, [&](Index s, Index thread) {
+            const Range cols{s * slab_rows, std::min((s + 1) * slab_rows, z.cols)};
+            const Index quads = in_quads(cols.size());
+            const Index packed_size = quads * quad_stride(terms.size());
+            R* const slab = at_least(space.slabs[at(thread)], packed_size + 2 * slab_rows * width);
+            R* const tile = slab + packed_size;
+            if (by_row) {
+                pack_rows_in_quads<R>(w.row_block(cols).col_block(terms), slab);
+            } else {
+                pack_columns_in_quads<R>(w.row_block(terms).col_block(cols), slab);
+            }
+            for (Index p = 0; p < panels; ++p) {
+                const Range rows{p * width, std::min((p + 1) * width, x.rows)};
+                tile_product<R>(terms.size(), slab, quad_stride(terms.size()), quads,
+                                packed + p * width * terms.size(), nullptr, 0, tile, width);
+                put_tile<R>(tile, first > 0 || epilogue.add, rows, cols, z,
+                            tile + slab_rows * width);
+                if (terms.end == x.cols) finish_tile(epilogue, rows, cols, z);
+            }
+        });
+    }
+}
+
+template <Real R>
+void block_products(MatrixView<const R> d, MatrixView<const R> x, std::span<const Index> ends,
+                    std::span<const Range> nodes, std::span<R* const> out, bool add,
+                    ProductSpace<R>& space) {
+    constexpr Index width = panel_width<R>;
+    RANKFOLD_EXPECT(d.rows == x.rows && nodes.size() == out.size());
+    const Index panels = in_panels<R>(x.cols);
+    const Index slabs = (d.cols + slab_rows - 1) / slab_rows;
+    R* const packed = at_least(space.panels, panels * width * x.rows);
+    pack_columns_as_panels<R>(x, packed, space.threads);
+    R* const quads = at_least(space.quads, in_quads(d.cols) * quad_stride(d.rows));
+    pack_columns_in_quads<R>(d, quads);
+    Index levels = 1;
+    for (const Range& node : nodes) {
+        levels = std::max<Index>(levels, std::bit_width(static_cast<std::uint64_t>(node.size())));
+    }
+    space.slabs.resize(at(space.threads));
+    share(slabs * panels, space.threads, [&](Index task, Index thread) {
+        const Range rows{task / panels * slab_rows,
+                         std::min((task / panels + 1) * slab_rows, d.cols)};
+        const Range cols{task % panels * width, std::min((task % panels + 1) * width, x.cols)};
+        R* const tile = at_least(space.slabs[at(thread)], (levels + 1) * slab_rows * width);
+        const TileTree<R> tree(quads + rows.begin / quad_rows * quad_stride(d.rows), d.rows,
+                               in_quads(rows.size()), ends, tile + slab_rows * width);
+        const bool whole = cols.size() == width && rows.size() % quad_rows == 0;
+        for (std::size_t n = 0; n < nodes.size(); ++n) {
+            const R* panel = packed + task % panels * width * x.rows;
+            R* const to = out[n] + rows.begin * x.cols + cols.begin;
+            if (whole) {
+                tree.sum(nodes[n], panel, add ? to : nullptr, to, x.cols);
+                continue;
+            }
+            tree.sum(nodes[n], panel, nullptr, tile, width);
+            for (Index i = 0; i < rows.size(); ++i) {
+                for (Index c = 0; c < cols.size(); ++c) {
+                    R& sum = to[i * x.cols + c];
+                    sum = add ? sum + tile[i * width + c] : tile[i * width + c];
+                }
+            }
+        }
+    });
+}
+
+#define RANKFOLD_INSTANTIATE(R)                                                                    \
+    template void row_products(WeightSide, MatrixView<const R>, MatrixView<const R>,               \
+                               const Epilogue<R>&, MatrixView<R>, ProductSpace<R>&);               \
+    template void block_products(MatrixView<const R>, MatrixView<const R>, std::span<const Index>, \
+                                 std::span<const Range>, std::span<R* const>, bool,                \
+                                 ProductSpace<R>&);
+RANKFOLD_INSTANTIATE(float)
+RANKFOLD_INSTANTIATE(double)
+#undef RANKFOLD_INSTANTIATE
+
+}  // namespace rankfold

@@ -1,0 +1,190 @@
+#include "tile_kernels.hpp"
+
+#include <algorithm>
+
+// One instruction set of each generation is enough, and halves the time to compile this.
+#define HWY_DISABLED_TARGETS (HWY_SSSE3 | HWY_SSE4 | HWY_AVX3_DL)
+
+#undef HWY_TARGET_INCLUDE
+#define HWY_TARGET_INCLUDE "tile_kernels.cpp"
+#include <hwy/foreach_target.h>  // must come before highway.h
+#include <hwy/highway.h>
+
+HWY_BEFORE_NAMESPACE();
+namespace rankfold::HWY_NAMESPACE {
+namespace hn = hwy::HWY_NAMESPACE;
+
+// Quads whose sums stay in registers: 24 of the 32 of AVX-512, 8 of 16 elsewhere.
+constexpr Index most_quads = HWY_TARGET == HWY_AVX3 ? 3 : 1;
+
+template <class R>
+using Tag = hn::CappedTag<R, 64 / sizeof(R)>;
+
+/// QUADS quads of rows times two vectors of columns.
+template <Index QUADS, class R>
+HWY_INLINE void product(Index depth, const R* HWY_RESTRICT a, Index quad_stride,
+                        const R* HWY_RESTRICT b, const R* addend, Index ld_addend, R* out,
+                        Index ld) {
+    constexpr Index width = panel_width<R>;
+    const Tag<R> d;
+    const auto lanes = static_cast<Index>(hn::Lanes(d));
+    hn::Vec<Tag<R>> sum[4 * QUADS][2];
+    HWY_UNROLL(12)
+    for (Index r = 0; r < 4 * QUADS; ++r) sum[r][0] = sum[r][1] = hn::Zero(d);
+    for (Index k = 0; k < depth; ++k) {
+        const auto left = hn::Load(d, b + k * width);
+        const auto right = hn::Load(d, b + k * width + lanes);
+        HWY_UNROLL(3)
+        for (Index q = 0; q < QUADS; ++q) {
+            const R* row = a + q * quad_stride + 4 * k;
+            HWY_UNROLL(4)
+            for (Index r = 0; r < 4; ++r) {
+                const auto factor = hn::Set(d, row[r]);
+                sum[4 * q + r][0] = hn::MulAdd(factor, left, sum[4 * q + r][0]);
+                sum[4 * q + r][1] = hn::MulAdd(factor, right, sum[4 * q + r][1]);
+            }
+        }
+    }
+    HWY_UNROLL(12)
+    for (Index r = 0; r < 4 * QUADS; ++r) {
+        R* to = out + r * ld;
+        if (addend != nullptr) {
+            const R* from = addend + r * ld_addend;
+            sum[r][0] = hn::Add(hn::LoadU(d, from), sum[r][0]);
+            sum[r][1] = hn::Add(hn::LoadU(d, from + lanes), sum[r][1]);
+        }
+        hn::StoreU(sum[r][0], d, to);
+        hn::StoreU(sum[r][1], d, to + lanes);
+    }
+}
+
+template <class R>
+void tile_product_impl(Index depth, const R* a, Index quad_stride, Index quads, const R* b,
+                       const R* addend, Index ld_addend, R* out, Index ld) {
+    const Index lanes = static_cast<Index>(hn::Lanes(Tag<R>()));
+    Index q = 0;
+    const auto run = [&]<Index QUADS>() HWY_ATTR {
+        for (; q + QUADS <= quads; q += QUADS) {
+            for (Index c = 0; c < panel_width<R>; c += 2 * lanes) {
+                product<QUADS>(depth, a + q * quad_stride, quad_stride, b + c,
+                               addend == nullptr ? nullptr : addend + 4 * q * ld_addend + c,
+                               ld_addend, out + 4 * q * ld + c, ld);
+            }
+        }
+    };
+    run.template operator()<most_quads>();
+    if constexpr (most_quads > 2) run.template operator()<2>();
+    if constexpr (most_quads > 1) run.template operator()<1>();
+}
+
+#if HWY_TARGET == HWY_SCALAR || HWY_TARGET == HWY_EMU128
+template <class R>
+HWY_INLINE void transpose_block(const R* from, Index ld_from, R* to, Index ld_to) {
+    constexpr Index block = 16 / static_cast<Index>(sizeof(R));
+    for (Index i = 0; i < block; ++i) {
+        for (Index j = 0; j < block; ++j) to[j * ld_to + i] = from[i * ld_from + j];
+    }
+}
+#else
+/// A block of 128-bit vectors.
+HWY_INLINE void transpose_block(const float* from, Index ld_from, float* to, Index ld_to) {
+    const hn::FixedTag<float, 4> d;
+    const auto a = hn::LoadU(d, from);
+    const auto b = hn::LoadU(d, from + ld_from);
+    const auto c = hn::LoadU(d, from + 2 * ld_from);
+    const auto e = hn::LoadU(d, from + 3 * ld_from);
+    const auto ab_low = hn::InterleaveLower(d, a, b);
+    const auto ab_high = hn::InterleaveUpper(d, a, b);
+    const auto ce_low = hn::InterleaveLower(d, c, e);
+    const auto ce_high = hn::InterleaveUpper(d, c, e);
+    hn::StoreU(hn::ConcatLowerLower(d, ce_low, ab_low), d, to);
+    hn::StoreU(hn::ConcatUpperUpper(d, ce_low, ab_low), d, to + ld_to);
+    hn::StoreU(hn::ConcatLowerLower(d, ce_high, ab_high), d, to + 2 * ld_to);
+    hn::StoreU(hn::ConcatUpperUpper(d, ce_high, ab_high), d, to + 3 * ld_to);
+}
+
+HWY_INLINE void transpose_block(const double* from, Index ld_from, double* to, Index ld_to) {
+    const hn::FixedTag<double, 2> d;
+    const auto a = hn::LoadU(d, from);
+    const auto b = hn::LoadU(d, from + ld_from);
+    hn::StoreU(hn::InterleaveLower(d, a, b), d, to);
+    hn::StoreU(hn::InterleaveUpper(d, a, b), d, to + ld_to);
+}
+#endif
+
+/// Rows [first, last) of `from` to columns of `to`, row after row of `to` if its rows are the
+/// longer ones: neighbouring elements of far rows must not be written long after one another.
+template <class R>
+HWY_INLINE void transpose_strip(const R* from, Index ld_from, Index rows, Range cols, R* to,
+                                Index ld_to) {
+    constexpr Index block = 16 / static_cast<Index>(sizeof(R));
+    const Index whole_rows = rows / block * block;
+    const Index whole_cols = cols.begin + cols.size() / block * block;
+    const auto at = [&](Index i, Index j) HWY_ATTR {
+        transpose_block(from + i * ld_from + j, ld_from, to + j * ld_to + i, ld_to);
+    };
+    if (ld_to > ld_from) {
+        for (Index j = cols.begin; j < whole_cols; j += block) {
+            for (Index i = 0; i < whole_rows; i += block) at(i, j);
+        }
+    } else {
+        for (Index i = 0; i < whole_rows; i += block) {
+            for (Index j = cols.begin; j < whole_cols; j += block) at(i, j);
+        }
+    }
+    for (Index i = 0; i < rows; ++i) {
+        for (Index j = i < whole_rows ? whole_cols : cols.begin; j < cols.end; ++j) {
+            to[j * ld_to + i] = from[i * ld_from + j];
+        }
+    }
+}
+
+/// In strips of 64 columns, so that the lines that are written stay in the cache.
+template <class R>
+void transpose_impl(const R* from, Index ld_from, Index rows, Index cols, R* to, Index ld_to) {
+    constexpr Index strip = 64;
+    for (Index first = 0; first < cols; first += strip) {
+        transpose_strip(from, ld_from, rows, {first, std::min(first + strip, cols)}, to, ld_to);
+    }
+}
+
+#define RANKFOLD_KERNELS(R, suffix)                                                            \
+    void product_##suffix(Index depth, const R* a, Index quad_stride, Index quads, const R* b, \
+                          const R* addend, Index ld_addend, R* out, Index ld) {                \
+        tile_product_impl<R>(depth, a, quad_stride, quads, b, addend, ld_addend, out, ld);     \
+    }                                                                                          \
+    void transpose_##suffix(const R* from, Index ld_from, Index rows, Index cols, R* to,       \
+                            Index ld_to) {                                                     \
+        transpose_impl<R>(from, ld_from, rows, cols, to, ld_to);                               \
+    }
+RANKFOLD_KERNELS(float, f)
+RANKFOLD_KERNELS(double, d)
+#undef RANKFOLD_KERNELS
+
+}  // namespace rankfold::HWY_NAMESPACE
+HWY_AFTER_NAMESPACE();
+
+#if HWY_ONCE
+namespace rankfold {
+
+#define RANKFOLD_EXPORT(R, suffix)                                                         \
+    HWY_EXPORT(product_##suffix);                                                          \
+    HWY_EXPORT(transpose_##suffix);                                                        \
+    template <>                                                                            \
+    void tile_product(Index depth, const R* a, Index quad_stride, Index quads, const R* b, \
+                      const R* addend, Index ld_addend, R* out, Index ld) {                \
+        HWY_DYNAMIC_DISPATCH(product_##suffix)                                             \
+        (depth, a, quad_stride, quads, b, addend, ld_addend, out, ld);                     \
+    }                                                                                      \
+    template <>                                                                            \
+    void transpose_into(MatrixView<const R> from, MatrixView<R> to) {                      \
+        RANKFOLD_EXPECT(from.rows == to.cols && from.cols == to.rows);                     \
+        HWY_DYNAMIC_DISPATCH(transpose_##suffix)                                           \
+        (from.data, from.ld, from.rows, from.cols, to.data, to.ld);                        \
+    }
+RANKFOLD_EXPORT(float, f)
+RANKFOLD_EXPORT(double, d)
+#undef RANKFOLD_EXPORT
+
+}  // namespace rankfold
+#endif  // HWY_ONCE

@@ -1,0 +1,30 @@
+// The kernels of products of networks, compiled for several instruction sets, chosen at run time.
+#pragma once
+
+#include <rankfold/linalg/views.hpp>
+
+namespace rankfold {
+
+/// Rows of the left operand of a product are packed in quads: element (r, k) of a quad stands at
+/// 4 k + r. Columns of the right one are packed in panels of this many: element (k, c) of a panel
+/// stands at k · panel_width + c, in whole cache lines.
+inline constexpr Index quad_rows = 4;
+template <Real R>
+inline constexpr Index panel_width = 128 / static_cast<Index>(sizeof(R));
+
+/// out ← addend + A B for one panel B. Each element is summed over k in order, so its bits do not
+/// depend on what else is computed with it.
+///
+/// @param a       `quads` packed quads of rows, quad_stride elements from one to the next
+/// @param b       a packed panel of `depth` rows
+/// @param addend  (4 quads) x panel_width with row stride ld_addend; or null: 0
+/// @param out     the same with row stride ld
+template <Real R>
+void tile_product(Index depth, const R* a, Index quad_stride, Index quads, const R* b,
+                  const R* addend, Index ld_addend, R* out, Index ld);
+
+/// to(j, i) ← from(i, j).
+template <Real R>
+void transpose_into(MatrixView<const R> from, MatrixView<R> to);
+
+}  // namespace rankfold
