@@ -339,9 +339,9 @@ Steering warm_start(std::shared_ptr<const Factors<R>> init,
                                Index count) {
             const Tensor& to = *find(state, path);
             const auto map = match_names(comm, train->ids, init->ids, axis, count, from.rows());
-            place_rows(from, part_of_map(map, to.local, from.rows()),
-                       MatrixView<R>(std::get<std::span<R>>(to.data).data(), to.local.size(),
-                                     width(to)));
+            place_rows(
+                from, part_of_map(map, to.local, from.rows()),
+                MatrixView<R>(std::get<std::span<R>>(to.data).data(), to.local.size(), width(to)));
         };
         place("row_factors", "obs", cut.rows, train->rows());
         place("col_factors", "var", cut.cols, train->cols());
