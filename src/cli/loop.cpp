@@ -2,8 +2,10 @@
 
 #include <unistd.h>
 
+#include <algorithm>
 #include <charconv>
 #include <memory>
+#include <optional>
 #include <set>
 
 #include <fmt/format.h>
@@ -20,7 +22,7 @@ const std::set<std::string> free_options{
     "threads",    "report",       "force",        "dry-run", "print-options",
     "quiet",      "checkpoint",   "every",        "resume",  "out",
     "matrix",     "factors-file", "network",      "model",   "init",
-    "validation", "row-features", "col-features", "grid"};
+    "validation", "row-features", "col-features", "grid",    "max-time"};
 
 JobIdentity identity_of(const Run& run, std::vector<std::pair<std::string, std::string>> inputs) {
     auto options = nlohmann::ordered_json::object();
@@ -137,14 +139,39 @@ void LoopOptions::declare(Options& options) {
     options.add("resume", resume, "Go on from the newest good checkpoint, if there is one");
 }
 
-Interval parse_interval(const std::string& text) {
+namespace {
+
+/// "5sweeps" as 5 and "sweeps"; 0 if no positive number begins the text.
+std::pair<double, std::string> number_and_unit(const std::string& text) {
     double number = 0.0;
     const auto [end, code] = std::from_chars(text.data(), text.data() + text.size(), number);
-    const std::string unit(end, text.data() + text.size());
-    if (code == std::errc() && number > 0.0) {
-        if (unit == "s") return {.seconds = number};
-        if (unit == "min") return {.seconds = 60.0 * number};
-        if (unit == "h") return {.seconds = 3600.0 * number};
+    return {code == std::errc() ? std::max(0.0, number) : 0.0,
+            std::string(end, text.data() + text.size())};
+}
+
+std::optional<double> seconds_of(double number, const std::string& unit) {
+    if (number <= 0.0) return std::nullopt;
+    if (unit == "s") return number;
+    if (unit == "min") return 60.0 * number;
+    if (unit == "h") return 3600.0 * number;
+    return std::nullopt;
+}
+
+}  // namespace
+
+double parse_time(const std::string& option, const std::string& text) {
+    const auto [number, unit] = number_and_unit(text);
+    const auto seconds = seconds_of(number, unit);
+    if (!seconds) {
+        throw input_error("--", option, " '", text, "' is none of the forms 30s, 10min, 2h");
+    }
+    return *seconds;
+}
+
+Interval parse_interval(const std::string& text) {
+    const auto [number, unit] = number_and_unit(text);
+    if (const auto seconds = seconds_of(number, unit)) return {.seconds = *seconds};
+    if (number > 0.0) {
         const bool whole = number == static_cast<double>(static_cast<Index>(number));
         if (whole && (unit == "sweeps" || unit == "epochs" || unit == "rounds" || unit == "sweep" ||
                       unit == "epoch" || unit == "round" || unit == "steps" || unit == "step")) {

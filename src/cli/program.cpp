@@ -21,7 +21,7 @@ const std::vector<Command>& commands() {
         {"split", "Cut a matrix into training, validation and test parts", declare_split},
         {"info", "Say what is in a file, and verify it", declare_info},
         {"als", "Factorise a matrix by alternating least squares", declare_als},
-        {"tune", "Search a grid of ALS settings by a validation part", declare_tune},
+        {"tune", "Search a grid of ALS or NMF settings by a validation part", declare_tune},
         {"fold-in", "Give new rows factors beside given columns", declare_fold_in},
         {"svd", "Singular values and vectors, or principal components", declare_svd},
         {"nmf", "Factorise a matrix into nonnegative factors", declare_nmf},

@@ -8,6 +8,17 @@
 
 namespace rankfold {
 
+namespace {
+
+/// The nearest integer to a number below 2^62, ties to even: std::nearbyint, but without a call on
+/// processors of which no more than SSE2 is assumed.
+std::int64_t nearest(double x) {
+    const double shift = std::copysign(0x1p52, x);  // beyond it doubles are integers
+    return static_cast<std::int64_t>(std::abs(x) < 0x1p52 ? (x + shift) - shift : x);
+}
+
+}  // namespace
+
 ExactSum::ExactSum(std::size_t size, double bound) : sums_(size + 1, 0) {
     RANKFOLD_EXPECT(!(bound < 0.0));
     if (!std::isfinite(bound)) {
@@ -26,7 +37,7 @@ void ExactSum::add(std::span<const double> terms) {
     for (std::size_t i = 0; i < terms.size(); ++i) {
         const double scaled = terms[i] * scale_;
         if (std::abs(scaled) <= 0x1p61) {
-            sums_[i] += static_cast<std::int64_t>(std::nearbyint(scaled));
+            sums_[i] += nearest(scaled);
         } else {
             ++sums_.back();  // not finite, or beyond the promised bound
         }

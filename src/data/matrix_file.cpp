@@ -124,7 +124,7 @@ Header read_header(const Hdf5File& file) {
 /// adds what they contribute to the digest.
 template <class Stored, Real R>
 void read_as(const Hdf5Dataset& set, const std::string& name, Range rows, R* out,
-             std::uint64_t& digest, const std::function<Index(Index)>& row_of) {
+             std::uint64_t& digest, const std::function<std::string(Index)>& place_of) {
     std::vector<Stored> block;
     Index element = rows.begin * set.width();
     in_slices(rows, 1, set.width(), block_elements, [&](Range part, Range) {
@@ -134,11 +134,11 @@ void read_as(const Hdf5Dataset& set, const std::string& name, Range rows, R* out
         for (const Stored x : block) {
             const R value = static_cast<R>(x);
             if (!std::isfinite(value)) {
-                throw input_error(set.where(), ": row ", row_of(element), " holds ",
+                throw input_error(set.where(), ": ", place_of(element), " holds ",
+                                  static_cast<double>(x),
                                   std::isfinite(static_cast<double>(x))
-                                      ? "a value too large for float (use --precision double)"
-                                      : "a value that is not finite (NaN or infinite)",
-                                  "; mend or remove it");
+                                      ? ", which is too large for float; use --precision double"
+                                      : ", which is not finite; mend or remove it");
             }
             *out++ = value;
             ++element;
@@ -148,13 +148,13 @@ void read_as(const Hdf5Dataset& set, const std::string& name, Range rows, R* out
 
 template <Real R>
 void read_values(const Hdf5Dataset& set, const std::string& name, Range rows, R* out,
-                 std::uint64_t& digest, const std::function<Index(Index)>& row_of) {
+                 std::uint64_t& digest, const std::function<std::string(Index)>& place_of) {
     if (set.is_bytes()) {
-        read_as<std::uint8_t>(set, name, rows, out, digest, row_of);
+        read_as<std::uint8_t>(set, name, rows, out, digest, place_of);
     } else if (set.kind() == Hdf5Dataset::Kind::real && set.element_bytes() == 4) {
-        read_as<float>(set, name, rows, out, digest, row_of);
+        read_as<float>(set, name, rows, out, digest, place_of);
     } else {
-        read_as<double>(set, name, rows, out, digest, row_of);
+        read_as<double>(set, name, rows, out, digest, place_of);
     }
 }
 
@@ -227,7 +227,12 @@ CsrMatrix<R> read_rows(const Header& header, Range rows, Index cols, std::uint64
                               "; the file is damaged, make it anew");
         }
     }
-    read_values(header.values, "X/data", entries, local.values.data(), digest, row_of);
+    read_values(header.values, "X/data", entries, local.values.data(), digest, [&](Index entry) {
+        const Index line = row_of(entry);
+        const Index other = local.col_idx[at(entry - entries.begin)];
+        const bool csr = header.layout == Header::Layout::csr;
+        return concat("row ", csr ? line : other, ", column ", csr ? other : line);
+    });
     for (Index i = 0; i < rows.size(); ++i) {
         sort_row(local, local.row_ptr[at(i)], local.row_ptr[at(i) + 1], header.indices.where(),
                  rows.begin + i);
@@ -259,8 +264,10 @@ BlockRows<R> read_dense(const Communicator& comm, const Header& header, std::uin
                         header.cols);
     comm.agree([&] {
         read_values(header.values, "X", matrix.layout().rank_rows(comm.rank()),
-                    matrix.local().data().data(), digest,
-                    [&](Index element) { return element / header.cols; });
+                    matrix.local().data().data(), digest, [&](Index element) {
+                        return concat("row ", element / header.cols, ", column ",
+                                      element % header.cols);
+                    });
     });
     return matrix;
 }

@@ -79,6 +79,25 @@ std::vector<Index> GridAxis::owned_counts(int part) const {
     return counts;
 }
 
+ShardLayout dense_factor_layout(Index size, int ranks) {
+    Index rows = 128;
+    while (rows > 32 && size < 64 * rows) rows /= 2;
+    std::vector<Index> begins;
+    for (Index i = 0; i < size; i += rows) begins.push_back(i);
+    begins.push_back(size);
+    return {std::move(begins), ranks};
+}
+
+ShardLayout sparse_factor_layout(const ShardLayout& shards) {
+    const Index joined = std::min(shards.shards(), std::max<Index>(4, shards.rows() / 32));
+    std::vector<Index> begins;
+    for (Index s = 0; s < joined; ++s) {
+        begins.push_back(shards.shard_rows(even_part(shards.shards(), joined, s).begin).begin);
+    }
+    begins.push_back(shards.rows());
+    return {std::move(begins), shards.ranks()};
+}
+
 Index tile_count(Index size, Index shards, Index lines, Index nnz) {
     constexpr Index tile_rows = 1024;
     constexpr Index entries_per_line = 8;
@@ -96,10 +115,9 @@ GridMatrix<R>::GridMatrix(const BlockRows<R>& a, const ProcessGrid& grid, Index 
     : grid_{&grid}, k_{k}, threads_{threads}, nnz_{a.rows() * a.cols()}, sparse_{false} {
     RANKFOLD_EXPECT(grid.comm().size() == a.comm().size() && k > 0 && threads > 0);
     const auto phase = grid.comm().ledger().phase("grid redistribution");
-    const Index shards = shard_count(nnz_);
-    plan(Side::rows, a.layout(), tile_count(a.rows(), a.layout().shards(), a.cols(), nnz_));
-    plan(Side::cols, ShardLayout::even(a.cols(), shards, grid.comm().size()),
-         tile_count(a.cols(), shards, a.rows(), nnz_));
+    const int ranks = grid.comm().size();
+    plan(Side::rows, dense_factor_layout(a.rows(), ranks), a.cols());
+    plan(Side::cols, dense_factor_layout(a.cols(), ranks), a.rows());
     plan_trees();
     std::tie(square_, sum_) = sums<R>(grid.comm(), a.shards(), [&](Index s) {
         const MatrixView<const R> rows = a.shard(s);
@@ -113,9 +131,8 @@ GridMatrix<R>::GridMatrix(const BlockRowCsr<R>& a, const ProcessGrid& grid, Inde
     : grid_{&grid}, k_{k}, threads_{threads}, nnz_{a.nnz()}, sparse_{true} {
     RANKFOLD_EXPECT(grid.comm().size() == a.comm().size() && k > 0 && threads > 0);
     const auto phase = grid.comm().ledger().phase("grid redistribution");
-    const ShardLayout columns = column_layout(a);
-    plan(Side::rows, a.layout(), tile_count(a.rows(), a.layout().shards(), a.cols(), nnz_));
-    plan(Side::cols, columns, tile_count(a.cols(), columns.shards(), a.rows(), nnz_));
+    plan(Side::rows, sparse_factor_layout(a.layout()), a.cols());
+    plan(Side::cols, sparse_factor_layout(column_layout(a)), a.rows());
     plan_trees();
     std::tie(square_, sum_) = sums<R>(grid.comm(), a.shards(), [&](Index s) {
         const CsrView<R> rows = a.shard(s);
@@ -125,8 +142,9 @@ GridMatrix<R>::GridMatrix(const BlockRowCsr<R>& a, const ProcessGrid& grid, Inde
 }
 
 template <Real R>
-void GridMatrix<R>::plan(Side side, ShardLayout layout, Index tiles) {
+void GridMatrix<R>::plan(Side side, ShardLayout layout, Index lines) {
     const GridShape shape = grid_->shape();
+    const Index tiles = tile_count(layout.rows(), layout.shards(), lines, nnz_);
     const bool rows = side == Side::rows;
     SideState& mine = state(side);
     mine.axis = rows ? GridAxis(std::move(layout), tiles, shape.rows, shape.cols)

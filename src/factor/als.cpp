@@ -273,12 +273,12 @@ Factors<R> als(const BlockRows<R>& a, const AlsOptions& options, const Steering&
 }
 
 template <Real R>
-BlockRowCsr<R> sparsify(const BlockRows<R>& a) {
+BlockRowCsr<R> sparsify(const BlockRows<R>& a, Zeros zeros) {
     CsrMatrix<R> local;
     local.cols = a.cols();
     for (Index i = 0; i < a.local().rows(); ++i) {
         for (Index j = 0; j < a.cols(); ++j) {
-            if (a.local()(i, j) == R{0}) continue;
+            if (zeros == Zeros::left_out && a.local()(i, j) == R{0}) continue;
             local.col_idx.push_back(static_cast<ColIndex>(j));
             local.values.push_back(a.local()(i, j));
         }
@@ -297,7 +297,7 @@ template Factors<float> start_factors(const BlockRowCsr<float>&, const BlockRowC
                                       const AlsOptions&);
 template Factors<double> start_factors(const BlockRowCsr<double>&, const BlockRowCsr<double>&,
                                        const AlsOptions&);
-template BlockRowCsr<float> sparsify(const BlockRows<float>&);
-template BlockRowCsr<double> sparsify(const BlockRows<double>&);
+template BlockRowCsr<float> sparsify(const BlockRows<float>&, Zeros);
+template BlockRowCsr<double> sparsify(const BlockRows<double>&, Zeros);
 
 }  // namespace rankfold

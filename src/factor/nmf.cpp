@@ -11,6 +11,7 @@
 #include <rankfold/linalg/blas.hpp>
 
 #include "nmf_scale.hpp"
+#include "nmf_stop.hpp"
 
 namespace rankfold {
 
@@ -65,7 +66,7 @@ public:
         multiply(Side::rows);
         kkt_start_ = first > 0 ? restored.scalars["kkt_start"]
                                : std::sqrt(gradient_square(Side::rows) + columns_gradient_);
-        double before = objective();
+        NmfStop stop(comm_, options_, objective());
         factors.history.columns = {"sweep", "objective"};
         if (frobenius()) factors.history.columns.emplace_back("relative_error");
         factors.history.columns.emplace_back("kkt");
@@ -85,10 +86,7 @@ public:
                 factors.history.rows.back().push_back(value);
             }
             if (steering.after(progress, state()) == Verdict::stop) break;
-            if (kkt <= options_.tolerance && options_.tolerance > 0.0) break;
-            const bool slow = before - now < options_.least_change * before;
-            if (slow && options_.least_change > 0.0) break;
-            before = now;
+            if (stop.enough(now, kkt)) break;
         }
     }
 
@@ -187,24 +185,28 @@ private:
                                        : std::numeric_limits<double>::infinity();
         }
         largest = comm_.all_reduce(largest, Reduce::max);
-        ExactSum sum(at(k * k),
+        std::vector<double> terms(at(k * (k + 1) / 2));  // the upper triangle, row by row
+        ExactSum sum(terms.size(),
                      largest * largest * static_cast<double>(a_.axis(side).layout().rows()));
         DenseMatrix<R> part(k, k);
-        std::vector<double> terms(at(k * k));
         const Range shards = a_.owned_shards(side);
         for (Index s = shards.begin; s < shards.end; ++s) {
             const auto rows = a_.shard(side, std::as_const(half.factor).view(), s);
             if (rows.rows == 0) continue;
             gram_upper<R>(R{1}, rows, R{0}, part.view());
-            std::ranges::copy(part.data(), terms.begin());
+            auto next = terms.begin();
+            for (Index i = 0; i < k; ++i) {
+                next = std::ranges::copy(part.row(i).subspan(at(i)), next).out;
+            }
             sum.add(terms);
         }
+        reproducible_sum(comm_, sum, terms);
         half.exact = DenseMatrix<double>(k, k);
-        reproducible_sum(comm_, sum, half.exact.data());
+        auto next = terms.begin();
         for (Index i = 0; i < k; ++i) {
-            for (Index j = i; j < k; ++j) {
-                half.exact(j, i) = half.exact(i, j);
-                half.gram(i, j) = half.gram(j, i) = static_cast<R>(half.exact(i, j));
+            for (Index j = i; j < k; ++j, ++next) {
+                half.exact(i, j) = half.exact(j, i) = *next;
+                half.gram(i, j) = half.gram(j, i) = static_cast<R>(*next);
             }
         }
         comm_.ledger().add_flops(static_cast<double>(half.factor.rows() * k * (k + 1)));
@@ -341,14 +343,13 @@ private:
 };
 
 template <Real R, class Matrix>
-Factors<R> factorise(const Matrix& a, Index nnz, const NmfOptions& options,
-                     const Steering& steering, const Factors<R>* start) {
+Factors<R> factorise(const Matrix& a, const NmfOptions& options, const Steering& steering,
+                     const Factors<R>* start) {
     RANKFOLD_EXPECT(options.k > 0 && options.sweeps >= 0 && options.threads > 0);
     RANKFOLD_EXPECT(options.loss == NmfLoss::frobenius || options.solver == NmfSolver::mu);
     require_nonnegative(a, "the matrix");
-    const NmfSize size =
-        nmf_size(a.rows(), a.cols(), a.layout().shards(), nnz, options.k, sizeof(R));
-    const ProcessGrid grid(a.comm(), options.grid.value_or(choose_grid(size, a.comm().size())));
+    const GridShape cheapest = choose_grid(nmf_size(a, options.k), a.comm().size());
+    const ProcessGrid grid(a.comm(), options.grid.value_or(cheapest));
     GridMatrix<R> matrix(a, grid, options.k, options.threads);
     NmfLoop<R> loop(matrix, options);
     loop.start(start);
@@ -364,13 +365,13 @@ Factors<R> factorise(const Matrix& a, Index nnz, const NmfOptions& options,
 template <Real R>
 Factors<R> nmf(const BlockRows<R>& a, const NmfOptions& options, const Steering& steering,
                const Factors<R>* start) {
-    return factorise<R>(a, a.rows() * a.cols(), options, steering, start);
+    return factorise<R>(a, options, steering, start);
 }
 
 template <Real R>
 Factors<R> nmf(const BlockRowCsr<R>& a, const NmfOptions& options, const Steering& steering,
                const Factors<R>* start) {
-    return factorise<R>(a, a.nnz(), options, steering, start);
+    return factorise<R>(a, options, steering, start);
 }
 
 #define RANKFOLD_INSTANTIATE(R)                                                        \

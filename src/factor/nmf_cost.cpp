@@ -29,14 +29,33 @@ Deal deal(Index tiles, int parts) {
 
 }  // namespace
 
-NmfSize nmf_size(Index rows, Index cols, Index row_shards, Index nnz, Index k, std::size_t word) {
-    return {.rows = rows,
-            .cols = cols,
-            .nnz = nnz,
+template <Real R>
+NmfSize nmf_size(const BlockRows<R>& a, Index k) {
+    const auto tiles = [&](Index size, Index lines) {
+        return tile_count(size, dense_factor_layout(size, 1).shards(), lines, size * lines);
+    };
+    return {.rows = a.rows(),
+            .cols = a.cols(),
+            .nnz = a.rows() * a.cols(),
             .k = k,
-            .row_tiles = tile_count(rows, row_shards, cols, nnz),
-            .col_tiles = tile_count(cols, shard_count(nnz), rows, nnz),
-            .word = word};
+            .row_tiles = tiles(a.rows(), a.cols()),
+            .col_tiles = tiles(a.cols(), a.rows()),
+            .word = sizeof(R)};
+}
+
+template <Real R>
+NmfSize nmf_size(const BlockRowCsr<R>& a, Index k) {
+    const auto tiles = [&](Index size, Index lines) {
+        const auto shards = ShardLayout::even(size, a.layout().shards(), 1);
+        return tile_count(size, sparse_factor_layout(shards).shards(), lines, a.nnz());
+    };
+    return {.rows = a.rows(),
+            .cols = a.cols(),
+            .nnz = a.nnz(),
+            .k = k,
+            .row_tiles = tiles(a.rows(), a.cols()),
+            .col_tiles = tiles(a.cols(), a.rows()),
+            .word = sizeof(R)};
 }
 
 Cost nmf_sweep_cost(const NmfSize& size, GridShape grid) {
@@ -74,5 +93,10 @@ GridShape choose_grid(const NmfSize& size, int ranks, const MachineSpeed& speed)
     }
     return best;
 }
+
+template NmfSize nmf_size(const BlockRows<float>&, Index);
+template NmfSize nmf_size(const BlockRows<double>&, Index);
+template NmfSize nmf_size(const BlockRowCsr<float>&, Index);
+template NmfSize nmf_size(const BlockRowCsr<double>&, Index);
 
 }  // namespace rankfold

@@ -5,6 +5,7 @@
 
 #include "nmf_given.hpp"
 #include "nmf_scale.hpp"
+#include "nmf_stop.hpp"
 
 namespace rankfold {
 
@@ -37,9 +38,10 @@ BlockRows<R> start_side(const BlockRowCsr<R>& a, Side side, double mean, const N
     return factor;
 }
 
-/// Orders the components, and gives their sides equal norms where no ridge decides about them.
+}  // namespace
+
 template <Real R>
-void scale(Factors<R>& factors, bool rescale) {
+void scale_components(Factors<R>& factors, bool equal_norms) {
     std::vector<double> squares[2];
     const DenseMatrix<double> grams[2] = {gram(factors.rows), gram(factors.cols)};
     for (Index f = 0; f < factors.k(); ++f) {
@@ -47,15 +49,13 @@ void scale(Factors<R>& factors, bool rescale) {
         squares[1].push_back(grams[1](f, f));
     }
     ComponentScale components(squares[0], squares[1]);
-    if (!rescale) {
+    if (!equal_norms) {
         std::ranges::fill(components.row_scale, 1.0);
         std::ranges::fill(components.col_scale, 1.0);
     }
     components.apply(factors.rows.local().view(), components.row_scale);
     components.apply(factors.cols.local().view(), components.col_scale);
 }
-
-}  // namespace
 
 template <Real R>
 Factors<R> nmf_missing(const BlockRowCsr<R>& a, const NmfOptions& options, const Steering& steering,
@@ -95,7 +95,7 @@ Factors<R> nmf_missing(const BlockRowCsr<R>& a, const NmfOptions& options, const
     state.scalars["kkt_start"] = kkt_start;
 
     factors.history.columns = {"sweep", "objective", "train_rmse", "kkt"};
-    double before = std::numeric_limits<double>::infinity();
+    NmfStop stop(a.comm(), options, std::numeric_limits<double>::infinity());
     for (Index sweep = first; sweep < options.sweeps; ++sweep) {
         const GivenSums w = rows.pass(factors.cols, factors.rows, options.inner);
         const GivenSums h = cols.pass(factors.rows, factors.cols, options.inner);
@@ -115,12 +115,10 @@ Factors<R> nmf_missing(const BlockRowCsr<R>& a, const NmfOptions& options, const
             .steps = options.sweeps,
             .values = {{"objective", objective}, {"train_rmse", rmse}, {"kkt", kkt}}};
         if (steering.after(progress, state) == Verdict::stop) break;
-        if (kkt <= options.tolerance && options.tolerance > 0.0) break;
-        const bool slow = before - objective < options.least_change * before;
-        if (slow && options.least_change > 0.0) break;
-        before = objective;
+        if (stop.enough(objective, kkt)) break;
     }
-    scale(factors, options.lambda == 0.0);
+    // a ridge decides about the norms itself
+    scale_components(factors, options.lambda == 0.0);
     const GivenSums last = evaluate();
     factors.certificate = {{"objective", last.error + last.ridge},
                            {"train_rmse", std::sqrt(last.error / entries)},
@@ -129,6 +127,8 @@ Factors<R> nmf_missing(const BlockRowCsr<R>& a, const NmfOptions& options, const
     return factors;
 }
 
+template void scale_components(Factors<float>&, bool);
+template void scale_components(Factors<double>&, bool);
 template Factors<float> nmf_missing(const BlockRowCsr<float>&, const NmfOptions&, const Steering&,
                                     const Factors<float>*);
 template Factors<double> nmf_missing(const BlockRowCsr<double>&, const NmfOptions&, const Steering&,

@@ -11,10 +11,12 @@ namespace rankfold {
 
 namespace {
 
-std::optional<Error> refuse(const std::string& what, Index row, Index column, double value) {
-    return input_error(what, " holds ", value, " (row ", row, ", column ", column,
-                       ", counted from 0), but a nonnegative factorization needs finite values "
-                       "that are not negative");
+/// The first of all ranks: rows lie in the order of ranks.
+std::optional<UnfitElement> first_of_ranks(const Communicator& comm,
+                                           const std::optional<UnfitElement>& mine) {
+    const auto found = comm.all_gather(mine.value_or(UnfitElement{-1, 0, 0.0}));
+    const auto first = std::ranges::find_if(found, [](const auto& e) { return e.row >= 0; });
+    return first == found.end() ? std::nullopt : std::optional(*first);
 }
 
 /// For every column the squared norms of its positive and of its negative part.
@@ -139,32 +141,43 @@ bool is_good(R value) {
 
 }  // namespace
 
-// Rows lie in the order of ranks and agree() takes the lowest rank's error: the first of all.
-
 template <Real R>
-void require_nonnegative(const BlockRows<R>& a, const std::string& what) {
-    std::optional<Error> mine;
+std::optional<UnfitElement> first_unfit(const BlockRows<R>& a) {
+    std::optional<UnfitElement> mine;
     for (Index i = 0; i < a.local().rows() && !mine; ++i) {
-        for (Index j = 0; j < a.cols() && !mine; ++j) {
-            const R value = a.local()(i, j);
-            if (!is_good(value)) mine = refuse(what, a.first_row() + i, j, double(value));
-        }
+        const auto row = a.local().row(i);
+        const auto bad = std::ranges::find_if_not(row, is_good<R>);
+        if (bad == row.end()) continue;
+        mine = {a.first_row() + i, static_cast<Index>(bad - row.begin()), double(*bad)};
     }
-    a.comm().agree(mine);
+    return first_of_ranks(a.comm(), mine);
 }
 
 template <Real R>
-void require_nonnegative(const BlockRowCsr<R>& a, const std::string& what) {
-    std::optional<Error> mine;
+std::optional<UnfitElement> first_unfit(const BlockRowCsr<R>& a) {
+    std::optional<UnfitElement> mine;
     const CsrView<R> rows = a.local().view();
     for (Index i = 0; i < rows.rows && !mine; ++i) {
         const auto values = rows.row_values(i);
-        for (std::size_t e = 0; e < values.size() && !mine; ++e) {
-            if (is_good(values[e])) continue;
-            mine = refuse(what, a.first_row() + i, rows.row_cols(i)[e], double(values[e]));
-        }
+        const auto bad = std::ranges::find_if_not(values, is_good<R>);
+        if (bad == values.end()) continue;
+        const auto column = rows.row_cols(i)[static_cast<std::size_t>(bad - values.begin())];
+        mine = {a.first_row() + i, column, double(*bad)};
     }
-    a.comm().agree(mine);
+    return first_of_ranks(a.comm(), mine);
+}
+
+Error unfit_error(const std::string& what, const UnfitElement& element, const std::string& row,
+                  const std::string& column) {
+    const auto named = [](Index at, const std::string& name) {
+        return name.empty() ? concat(at) : concat(at, " '", name, "'");
+    };
+    return Error(Fault::input,
+                 concat(what, " holds ", element.value, " (row ", named(element.row, row),
+                        ", column ", named(element.column, column),
+                        ", counted from 0), but a nonnegative factorization needs finite values "
+                        "that are not negative"),
+                 true);
 }
 
 template <Real R>
@@ -190,8 +203,8 @@ Factors<R> nndsvd_start(const BlockRowCsr<R>& a, const NmfOptions& options, bool
 }
 
 #define RANKFOLD_INSTANTIATE(R)                                                       \
-    template void require_nonnegative(const BlockRows<R>&, const std::string&);       \
-    template void require_nonnegative(const BlockRowCsr<R>&, const std::string&);     \
+    template std::optional<UnfitElement> first_unfit(const BlockRows<R>&);            \
+    template std::optional<UnfitElement> first_unfit(const BlockRowCsr<R>&);          \
     template Factors<R> nndsvd_start(const BlockRows<R>&, const NmfOptions&, bool);   \
     template Factors<R> nndsvd_start(const BlockRowCsr<R>&, const NmfOptions&, bool); \
     template void draw_nonnegative(MatrixView<R>, Index, Side, double, std::uint64_t);

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <limits>
+#include <vector>
 
 #include <hwy/cache_control.h>
 
@@ -31,6 +32,19 @@ template <class R>
 Index block_rows() {
     return block_vectors * static_cast<Index>(hn::Lanes(Tag<R>()));
 }
+
+/// Transposed blocks of rows, (k, block_rows), side by side.
+template <class R>
+class Panels {
+public:
+    Panels(Index k, Index count)
+        : size_{k * block_rows<R>()}, storage_(static_cast<std::size_t>(count * size_)) {}
+    [[nodiscard]] R* operator[](Index panel) { return storage_.data() + panel * size_; }
+
+private:
+    Index size_;
+    AlignedVector<R> storage_;
+};
 
 /// to[f, r] = from[first + r, f]; lanes without a row are zero.
 template <class R>
@@ -106,11 +120,12 @@ void hals_impl(MatrixView<const R> v, MatrixView<const R> gram, InnerPasses pass
     const Tag<R> d;
     const Index k = gram.rows;
     const Index block = block_rows<R>();
-    AlignedVector<R> storage(static_cast<std::size_t>(2 * k * block + k));
-    R* const vt = storage.data();
-    R* const wt = vt + k * block;
-    R* const inverse = wt + k * block;
-    for (Index f = 0; f < k; ++f) inverse[f] = gram(f, f) > R{0} ? R{1} / gram(f, f) : R{0};
+    Panels<R> panels(k, 2);
+    R* const vt = panels[0];
+    R* const wt = panels[1];
+    std::vector<R> inverse(static_cast<std::size_t>(k));
+    for (Index f = 0; f < k; ++f)
+        inverse[static_cast<std::size_t>(f)] = gram(f, f) > R{0} ? R{1} / gram(f, f) : R{0};
     const auto settle = hn::Set(d, static_cast<R>(passes.settle * passes.settle));
     for (Index first = 0; first < w.rows; first += block) {
         load_transposed(v, first, vt);
@@ -120,7 +135,7 @@ void hals_impl(MatrixView<const R> v, MatrixView<const R> gram, InnerPasses pass
         Vector<R> moved[block_vectors];
         for (auto& lanes : moving) lanes = hn::Eq(hn::Zero(d), hn::Zero(d));
         for (Index pass = 0; pass < passes.most; ++pass) {
-            hals_pass<R>(gram, inverse, vt, wt, moving, moved);
+            hals_pass<R>(gram, inverse.data(), vt, wt, moving, moved);
             bool any = false;
             for (Index u = 0; u < block_vectors; ++u) {
                 if (pass == 0) enough[u] = hn::Mul(settle, moved[u]);
@@ -139,10 +154,10 @@ void multiplicative_impl(MatrixView<const R> v, MatrixView<const R> gram, Matrix
     const Index lanes = static_cast<Index>(hn::Lanes(d));
     const Index k = gram.rows;
     const Index block = block_rows<R>();
-    AlignedVector<R> storage(static_cast<std::size_t>(3 * k * block));
-    R* const vt = storage.data();
-    R* const wt = vt + k * block;
-    R* const next = wt + k * block;
+    Panels<R> panels(k, 3);
+    R* const vt = panels[0];
+    R* const wt = panels[1];
+    R* const next = panels[2];
     const auto least = hn::Set(d, std::numeric_limits<R>::epsilon());
     for (Index first = 0; first < w.rows; first += block) {
         load_transposed(v, first, vt);
@@ -168,10 +183,11 @@ double gradient_impl(MatrixView<const R> v, MatrixView<const R> gram, MatrixView
     const Index lanes = static_cast<Index>(hn::Lanes(d));
     const Index k = gram.rows;
     const Index block = block_rows<R>();
-    AlignedVector<R> storage(static_cast<std::size_t>(2 * k * block + block));
-    R* const vt = storage.data();
-    R* const wt = vt + k * block;
-    R* const squares = wt + k * block;
+    Panels<R> panels(k, 2);
+    Panels<R> sums(1, 1);
+    R* const vt = panels[0];
+    R* const wt = panels[1];
+    R* const squares = sums[0];
     double total = 0.0;
     for (Index first = 0; first < w.rows; first += block) {
         load_transposed(v, first, vt);

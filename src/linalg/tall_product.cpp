@@ -4,8 +4,6 @@
 
 #include <hwy/cache_control.h>
 
-#include <rankfold/linalg/dense.hpp>
-
 // One instruction set of each generation is enough, and halves the time to compile this.
 #define HWY_DISABLED_TARGETS (HWY_SSSE3 | HWY_SSE4 | HWY_AVX3_DL)
 
@@ -40,20 +38,34 @@ struct Tile {
     R* c;
     Index ld;     ///< of B and C
     Index inner;  ///< elements of the inner dimension
+    Index width;  ///< columns, if they do not fill their vector
     bool first;   ///< C is written, else added to
     Index fetch;  ///< elements ahead in A that are fetched into the cache; 0: none
 };
 
-template <Index ROWS, Index VECS, class R>
+enum class Vectors { full, partial };
+
+template <Index ROWS, Index VECS, Vectors KIND = Vectors::full, class R>
 HWY_INLINE void run_tile(const Tile<R>& t) {
     const Tag<R> d;
     const Index lanes = static_cast<Index>(hn::Lanes(d));
+    const auto load = [&](const R* from) {
+        if constexpr (KIND == Vectors::full) return hn::LoadU(d, from);
+        return hn::MaskedLoad(hn::FirstN(d, static_cast<std::size_t>(t.width)), d, from);
+    };
+    const auto store = [&](hn::Vec<Tag<R>> sum, R* to) {
+        if constexpr (KIND == Vectors::full) {
+            hn::StoreU(sum, d, to);
+        } else {
+            hn::BlendedStore(sum, hn::FirstN(d, static_cast<std::size_t>(t.width)), d, to);
+        }
+    };
     hn::Vec<Tag<R>> sum[ROWS][VECS];
     HWY_UNROLL(12)
     for (Index r = 0; r < ROWS; ++r) {
         HWY_UNROLL(4)
         for (Index v = 0; v < VECS; ++v) {
-            sum[r][v] = t.first ? hn::Zero(d) : hn::LoadU(d, t.c + r * t.ld + v * lanes);
+            sum[r][v] = t.first ? hn::Zero(d) : load(t.c + r * t.ld + v * lanes);
         }
     }
     const R* HWY_RESTRICT a = t.a;
@@ -62,7 +74,7 @@ HWY_INLINE void run_tile(const Tile<R>& t) {
         if (t.fetch > 0) hwy::Prefetch(a + t.fetch);
         hn::Vec<Tag<R>> right[VECS];
         HWY_UNROLL(4)
-        for (Index v = 0; v < VECS; ++v) right[v] = hn::LoadU(d, b + v * lanes);
+        for (Index v = 0; v < VECS; ++v) right[v] = load(b + v * lanes);
         HWY_UNROLL(12)
         for (Index r = 0; r < ROWS; ++r) {
             const auto left = hn::Set(d, a[r * t.next_row]);
@@ -73,11 +85,11 @@ HWY_INLINE void run_tile(const Tile<R>& t) {
     HWY_UNROLL(12)
     for (Index r = 0; r < ROWS; ++r) {
         HWY_UNROLL(4)
-        for (Index v = 0; v < VECS; ++v) hn::StoreU(sum[r][v], d, t.c + r * t.ld + v * lanes);
+        for (Index v = 0; v < VECS; ++v) store(sum[r][v], t.c + r * t.ld + v * lanes);
     }
 }
 
-/// All columns of ROWS rows of C. @pre k is a whole number of vectors
+/// All columns of ROWS rows of C.
 template <Index ROWS, class R>
 HWY_INLINE void run_columns(Tile<R> t, Index k) {
     const Index lanes = static_cast<Index>(hn::Lanes(Tag<R>()));
@@ -98,13 +110,19 @@ HWY_INLINE void run_columns(Tile<R> t, Index k) {
     if constexpr (widest > 2) run.template operator()<4>();
     run.template operator()<2>();
     run.template operator()<1>();
+    if (k == 0) return;
+    t.width = k;
+    run_tile<ROWS, 1, Vectors::partial>(t);
 }
 
 /// The product in chunks of the inner dimension whose part of B stays in the first-level cache.
 template <class R>
 void product(bool transposed, MatrixView<const R> a, MatrixView<const R> b, MatrixView<R> c) {
+    if (b.rows == 0) {
+        std::fill_n(c.data, c.rows * c.cols, R{0});
+        return;
+    }
     constexpr Index bytes = 16384;
-    constexpr Index rows = 12;
     const Index inner = b.rows;
     const Index chunk = std::max<Index>(32, bytes / (b.cols * Index{sizeof(R)}));
     for (Index e = 0; e < inner; e += chunk) {
@@ -115,50 +133,30 @@ void product(bool transposed, MatrixView<const R> a, MatrixView<const R> b, Matr
                   .c = c.data,
                   .ld = c.ld,
                   .inner = std::min(chunk, inner - e),
+                  .width = 0,
                   .first = e == 0,
                   .fetch = transposed ? 2 * 64 / Index{sizeof(R)} : 0};
         Index i = 0;
-        for (; i + rows <= c.rows; i += rows) {
-            run_columns<rows>(t, c.cols);
-            t.a += rows * t.next_row;
-            t.c += rows * t.ld;
-        }
-        for (; i < c.rows; ++i) {
-            run_columns<1>(t, c.cols);
-            t.a += t.next_row;
-            t.c += t.ld;
-        }
+        const auto run = [&]<Index ROWS>() {
+            for (; i + ROWS <= c.rows; i += ROWS) {
+                run_columns<ROWS>(t, c.cols);
+                t.a += ROWS * t.next_row;
+                t.c += ROWS * t.ld;
+            }
+        };
+        run.template operator()<12>();
+        run.template operator()<4>();
+        run.template operator()<1>();
     }
-}
-
-/// The same for any k: what is not a whole number of vectors wide is padded with zeros.
-template <class R>
-void product_impl(bool transposed, MatrixView<const R> a, MatrixView<const R> b, MatrixView<R> c) {
-    const Index lanes = static_cast<Index>(hn::Lanes(Tag<R>()));
-    const Index width = (c.cols + lanes - 1) / lanes * lanes;
-    if (b.rows == 0) {
-        std::fill_n(c.data, c.rows * c.cols, R{0});
-        return;
-    }
-    if (width == c.cols) {
-        product(transposed, a, b, c);
-        return;
-    }
-    DenseMatrix<R> wide_b(b.rows, width);
-    DenseMatrix<R> wide_c(c.rows, width);
-    for (Index i = 0; i < b.rows; ++i) std::copy_n(b.data + i * b.ld, b.cols, &wide_b(i, 0));
-    const DenseMatrix<R>& constant_b = wide_b;
-    product<R>(transposed, a, constant_b.view(), wide_c.view());
-    for (Index i = 0; i < c.rows; ++i) std::copy_n(&wide_c(i, 0), c.cols, c.data + i * c.ld);
 }
 
 void product_f(bool transposed, MatrixView<const float> a, MatrixView<const float> b,
                MatrixView<float> c) {
-    product_impl<float>(transposed, a, b, c);
+    product<float>(transposed, a, b, c);
 }
 void product_d(bool transposed, MatrixView<const double> a, MatrixView<const double> b,
                MatrixView<double> c) {
-    product_impl<double>(transposed, a, b, c);
+    product<double>(transposed, a, b, c);
 }
 
 }  // namespace rankfold::HWY_NAMESPACE

@@ -75,6 +75,16 @@ class ProgramTest(unittest.TestCase):
             group["indptr"] = csr.indptr.astype(np.int64)
         return name
 
+    def write_dense(self, name, array):
+        """A dense matrix file; names are absent."""
+        with h5py.File(self.folder / name, "w") as file:
+            file.attrs["encoding-type"] = "anndata"
+            file.attrs["encoding-version"] = "0.1.0"
+            file["X"] = np.asarray(array, dtype=np.float32)
+            file["X"].attrs["encoding-type"] = "array"
+            file["X"].attrs["encoding-version"] = "0.2.0"
+        return name
+
 
 def read_matrix(path):
     """The sparse matrix of a file, read with h5py and scipy alone."""

@@ -13,6 +13,7 @@ from test_faults import is_running, ranks_of
 # command, its options, and how often it writes checkpoints
 LOOPS = {
     "als": (["als", "a.h5", "--factors", 24, "--sweeps", 120], "3sweeps"),
+    "nmf": (["nmf", "a.h5", "--factors", 24, "--sweeps", 400], "5sweeps"),
     "mlp": (["mlp", "a.h5", "--input", "matrix", "--hidden", "32", "--epochs", 60], "2epochs"),
     "deepmf": (["deepmf", "a.h5", "--factors", 8, "--epochs", 40], "2epochs"),
     "hybrid": (["hybrid", "a.h5", "--factors", 8, "--rounds", 40, "--hidden", "8"], "1rounds"),
@@ -79,7 +80,7 @@ class Resume(ProgramTest):
 
     def test_killed_at_random_moments_and_resumed_on_one_rank(self):
         moments = random.Random(5)
-        for loop, kills in (("als", 4), ("hybrid", 3), ("mlp", 3)):
+        for loop, kills in (("als", 4), ("nmf", 1), ("hybrid", 3), ("mlp", 3)):
             with self.subTest(loop):
                 undisturbed = self.digest(loop)
                 for _ in range(kills):

@@ -5,6 +5,7 @@
 #include <rankfold/core/random.hpp>
 
 #include "reference/naive_als.hpp"
+#include "support/dense_and_sparse.hpp"
 #include "support/mpi_test.hpp"
 
 namespace rankfold::test {
@@ -25,34 +26,6 @@ NaiveMatrix small_matrix(Index m, Index n, double density, bool counts) {
         }
     }
     return a;
-}
-
-template <Real R>
-BlockRowCsr<R> distribute(const Communicator& comm, const NaiveMatrix& a) {
-    std::vector<Index> counts;
-    std::vector<Triplet<R>> mine;
-    const Range part = even_part(a.value.rows(), comm.size(), comm.rank());
-    for (Index i = part.begin; i < part.end; ++i) {
-        counts.push_back(0);
-        for (Index j = 0; j < a.value.cols(); ++j) {
-            if (a.given(i, j) == 0.0) continue;
-            mine.push_back({i, static_cast<ColIndex>(j), static_cast<R>(a.value(i, j))});
-            ++counts.back();
-        }
-    }
-    const auto layout = balanced_layout(comm, a.value.rows(), part.begin, counts);
-    return assemble(comm, layout, a.value.cols(), std::move(mine));
-}
-
-template <Real R>
-BlockRows<R> distribute_dense(const Communicator& comm, const NaiveMatrix& a) {
-    BlockRows<R> rows(comm, ShardLayout::even(a.value.rows(), 64, comm.size()), a.value.cols());
-    for (Index i = 0; i < rows.local().rows(); ++i) {
-        for (Index j = 0; j < rows.cols(); ++j) {
-            rows.local()(i, j) = static_cast<R>(a.value(rows.first_row() + i, j));
-        }
-    }
-    return rows;
 }
 
 /// What als() must give after some sweeps, and its objective.
@@ -126,11 +99,6 @@ NaiveMatrix with_confidences(NaiveMatrix a) {
     return a;
 }
 
-template <Real R>
-BlockRowCsr<R> distribute_weights(const Communicator& comm, const NaiveMatrix& a) {
-    return distribute<R>(comm, {a.weight.clone(), a.given.clone()});
-}
-
 }  // namespace
 
 template <class R>
@@ -171,10 +139,10 @@ TYPED_TEST(Als, MatchesTheNaiveSolverForEverySparseObjective) {
                 for (double& v : a.value.data()) v = v == 3.0 ? -2.0 : v;
             } else if (more) {
                 a = with_confidences(std::move(a));
-                confidences = distribute_weights<R>(this->comm, a);
+                confidences = sparse_rows<R>(this->comm, a.weight, a.given);
             }
             const auto expected = naive_als<R>(a, options, mean);
-            const auto factors = als(distribute<R>(this->comm, a), options, Steering{},
+            const auto factors = als(sparse_rows<R>(this->comm, a), options, Steering{},
                                      more && !options.implicit ? &confidences : nullptr);
             SCOPED_TRACE(testing::Message()
                          << options.implicit << options.biases << options.lambda_exponent << more);
@@ -190,7 +158,7 @@ TYPED_TEST(Als, MatchesTheNaiveSolverForEverySparseObjective) {
 /// Sweeps by other solvers, and an exact one at the end, reach what exact ones reach.
 TYPED_TEST(Als, EverySolverReachesTheSameObjective) {
     using R = TypeParam;
-    const auto matrix = distribute<R>(this->comm, small_matrix(60, 50, 0.3, true));
+    const auto matrix = sparse_rows<R>(this->comm, small_matrix(60, 50, 0.3, true));
     for (AlsOptions options : objectives()) {
         if (options.lambda_exponent == 0.0) continue;
         options.k = 20;
@@ -215,9 +183,9 @@ TYPED_TEST(Als, MatchesTheNaiveSolverOnAFullyGivenMatrix) {
             const AlsOptions options{.k = 4, .sweeps = 3, .lambda = lambda, .centering = centering};
             const double mean = centering == Centering::mean ? mean_of(a) : 0.0;
             const auto expected = naive_als<R>(a, options, mean);
-            const auto dense = als(distribute_dense<R>(this->comm, a), options, Steering{});
+            const auto dense = als(dense_rows<R>(this->comm, a.value), options, Steering{});
             EXPECT_LE(score_difference(dense, expected), 10.0 * this->tolerance);
-            const auto sparse = als(distribute<R>(this->comm, a), options, Steering{});
+            const auto sparse = als(sparse_rows<R>(this->comm, a), options, Steering{});
             EXPECT_LE(score_difference(sparse, expected), 10.0 * this->tolerance);
         }
     }
@@ -225,7 +193,7 @@ TYPED_TEST(Als, MatchesTheNaiveSolverOnAFullyGivenMatrix) {
 
 TYPED_TEST(Als, ObjectiveNeverRises) {
     using R = TypeParam;
-    const auto matrix = distribute<R>(this->comm, small_matrix(60, 50, 0.2, true));
+    const auto matrix = sparse_rows<R>(this->comm, small_matrix(60, 50, 0.2, true));
     for (const bool implicit : {false, true}) {
         const auto factors =
             als(matrix, AlsOptions{.k = 8, .sweeps = 8, .implicit = implicit}, Steering{});
@@ -247,9 +215,9 @@ TYPED_TEST(Als, HasTheSameDigestOnAnyRankAndThreadCount) {
             options.k = 17;
             options.sweeps = 2;
             options.solver = {.solver = solver, .block = 5};
-            auto one = als(distribute<R>(alone, a), options, Steering{});
+            auto one = als(sparse_rows<R>(alone, a), options, Steering{});
             options.threads = 2;
-            auto many = als(distribute<R>(this->comm, a), options, Steering{});
+            auto many = als(sparse_rows<R>(this->comm, a), options, Steering{});
             EXPECT_EQ(digest(alone, one.tensors()), digest(this->comm, many.tensors()));
             EXPECT_EQ(one.history.rows, many.history.rows);
             EXPECT_EQ(one.certificate, many.certificate);
@@ -257,8 +225,8 @@ TYPED_TEST(Als, HasTheSameDigestOnAnyRankAndThreadCount) {
     }
     AlsOptions options{.k = 3, .sweeps = 2};
     const auto full = small_matrix(70, 45, 1.0, false);
-    auto one = als(distribute_dense<R>(alone, full), options, Steering{});
-    auto many = als(distribute_dense<R>(this->comm, full), options, Steering{});
+    auto one = als(dense_rows<R>(alone, full.value), options, Steering{});
+    auto many = als(dense_rows<R>(this->comm, full.value), options, Steering{});
     EXPECT_EQ(digest(alone, one.tensors()), digest(this->comm, many.tensors()));
     EXPECT_EQ(one.history.rows, many.history.rows);
 }
@@ -272,24 +240,24 @@ TYPED_TEST(Als, EveryExchangeGivesTheSameBitsAndTheChosenOneSendsLeast) {
         AlsOptions options = objective;
         options.sweeps = 2;
         options.heavy = 30;
-        auto one = als(distribute<R>(alone, a), options, Steering{});
+        auto one = als(sparse_rows<R>(alone, a), options, Steering{});
         options.threads = 2;
         for (const Exchange exchange :
              {Exchange::automatic, Exchange::all, Exchange::needed, Exchange::reduced}) {
             options.exchange = exchange;
-            auto many = als(distribute<R>(this->comm, a), options, Steering{});
+            auto many = als(sparse_rows<R>(this->comm, a), options, Steering{});
             EXPECT_EQ(digest(alone, one.tensors()), digest(this->comm, many.tensors()));
             EXPECT_EQ(one.history.rows, many.history.rows);
         }
         options.heavy.reset();
-        EXPECT_NEAR(als(distribute<R>(this->comm, a), options, Steering{}).history.rows[1][1],
+        EXPECT_NEAR(als(sparse_rows<R>(this->comm, a), options, Steering{}).history.rows[1][1],
                     one.history.rows[1][1], this->tolerance * one.history.rows[1][1]);
     }
 }
 
 TYPED_TEST(Als, ExchangesSendWhatWasPredictedAndTheLeastIsChosen) {
     using R = TypeParam;
-    const auto a = distribute<R>(this->comm, small_matrix(300, 40, 0.1, true));
+    const auto a = sparse_rows<R>(this->comm, small_matrix(300, 40, 0.1, true));
     const auto transposed = transpose(a);
     const AlsOptions options{.k = 6, .implicit = true};
     BlockRows<R> x(this->comm, a.layout(), options.k);
@@ -324,13 +292,13 @@ TYPED_TEST(Als, WorksWithMoreRanksThanRowsAndMoreFactorsThanColumns) {
     using R = TypeParam;
     const auto a = small_matrix(2, 1, 1.0, false);
     const auto factors =
-        als(distribute<R>(this->comm, a), AlsOptions{.k = 6, .sweeps = 2}, Steering{});
+        als(sparse_rows<R>(this->comm, a), AlsOptions{.k = 6, .sweeps = 2}, Steering{});
     EXPECT_TRUE(std::isfinite(factors.history.rows.back()[1]));
 }
 
 TYPED_TEST(Als, NamesARowWhoseSystemIsSingular) {
     using R = TypeParam;
-    const auto matrix = distribute<R>(this->comm, small_matrix(30, 20, 0.1, false));
+    const auto matrix = sparse_rows<R>(this->comm, small_matrix(30, 20, 0.1, false));
     const std::string message = expect_error(Fault::check, [&] {
         static_cast<void>(als(matrix, AlsOptions{.k = 10, .lambda = 0.0}, Steering{}));
     });
@@ -339,7 +307,7 @@ TYPED_TEST(Als, NamesARowWhoseSystemIsSingular) {
 
 TYPED_TEST(Als, SteeringStopsTheLoopAndSeesTheState) {
     using R = TypeParam;
-    const auto matrix = distribute<R>(this->comm, small_matrix(30, 20, 0.4, false));
+    const auto matrix = sparse_rows<R>(this->comm, small_matrix(30, 20, 0.4, false));
     Steering steering;
     Index calls = 0;
     steering.after = [&](const Progress& progress, const TensorList& state) {

@@ -29,20 +29,6 @@ NaiveMatrix new_rows(Index m) {
 }
 
 template <Real R>
-BlockRowCsr<R> distribute(const Communicator& comm, const NaiveMatrix& a) {
-    const auto layout = ShardLayout::even(a.value.rows(), 9, comm.size());
-    const Range mine = layout.rank_rows(comm.rank());
-    std::vector<Triplet<R>> entries;
-    for (Index i = mine.begin; i < mine.end; ++i) {
-        for (Index j = 0; j < cols; ++j) {
-            if (a.given(i, j) == 0.0) continue;
-            entries.push_back({i, static_cast<ColIndex>(j), static_cast<R>(a.value(i, j))});
-        }
-    }
-    return assemble(comm, layout, cols, std::move(entries));
-}
-
-template <Real R>
 BlockRows<R> normal_rows(const Communicator& comm, Index rows, Index width, std::uint64_t seed) {
     BlockRows<R> x(comm, ShardLayout::even(rows, 7, comm.size()), width);
     const Philox random(seed, Stream::row_factors);
@@ -110,7 +96,7 @@ TYPED_TEST(FoldIn, SolvesEveryNewRowExactlyForEveryObjective) {
         std::ranges::copy(y.data(), exact_y.data().begin());
         DenseMatrix<double> expected(31, k);
         naive_half_sweep(a, false, {options, model.global_mean}, exact_y, expected);
-        const auto folded = fold_in_als(distribute<R>(this->comm, a), model, options);
+        const auto folded = fold_in_als(sparse_rows<R>(this->comm, a), model, options);
         const auto x = gather_all(folded.rows);
         double worst = 0.0;
         for (std::size_t e = 0; e < x.data().size(); ++e) {
@@ -128,17 +114,17 @@ TYPED_TEST(FoldIn, HasTheSameDigestOnAnyRankAndThreadCount) {
     const Communicator alone(MPI_COMM_SELF, alone_ledger);
     const NaiveMatrix a = new_rows(31);
     for (AlsOptions options : objectives()) {
-        auto one = fold_in_als(distribute<R>(alone, a), some_model<R>(alone, options), options);
+        auto one = fold_in_als(sparse_rows<R>(alone, a), some_model<R>(alone, options), options);
         options.threads = 2;
         auto many =
-            fold_in_als(distribute<R>(this->comm, a), some_model<R>(this->comm, options), options);
+            fold_in_als(sparse_rows<R>(this->comm, a), some_model<R>(this->comm, options), options);
         EXPECT_EQ(digest(alone, one.tensors()), digest(this->comm, many.tensors()));
     }
 }
 
 TYPED_TEST(FoldIn, GivesTrainingRowsTheBiasesThatTrainingGaveThem) {
     using R = TypeParam;
-    const auto a = distribute<R>(this->comm, new_rows(31));
+    const auto a = sparse_rows<R>(this->comm, new_rows(31));
     const AlsOptions options{.k = k, .sweeps = 60, .lambda = 0.5, .biases = true};
     const auto model = als(a, options, Steering{});
     const auto folded = fold_in_als(a, model, options);
@@ -173,8 +159,8 @@ TYPED_TEST(FoldIn, NamesTheRowThatCannotBeSolved) {
     for (Index j = 2; j < cols; ++j) a.given(4, j) = 0.0;
     a.given(4, 0) = 1.0;
     try {
-        static_cast<void>(
-            fold_in_als(distribute<R>(this->comm, a), some_model<R>(this->comm, options), options));
+        static_cast<void>(fold_in_als(sparse_rows<R>(this->comm, a),
+                                      some_model<R>(this->comm, options), options));
         ADD_FAILURE() << "row 4 has fewer entries than factors and no ridge";
     } catch (const NotPositiveDefinite& error) {
         EXPECT_EQ(error.axis(), "row");

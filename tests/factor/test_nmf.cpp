@@ -6,6 +6,7 @@
 #include <rankfold/factor/nmf_cost.hpp>
 
 #include "reference/naive_nmf.hpp"
+#include "support/dense_and_sparse.hpp"
 #include "support/mpi_test.hpp"
 
 namespace rankfold::test {
@@ -26,34 +27,6 @@ NaiveNmf small_problem(Index m, Index n, Index k, double density) {
         }
     }
     return p;
-}
-
-template <Real R>
-BlockRowCsr<R> sparse_of(const Communicator& comm, const NaiveNmf& p) {
-    std::vector<Index> counts;
-    std::vector<Triplet<R>> mine;
-    const Range part = even_part(p.a.rows(), comm.size(), comm.rank());
-    for (Index i = part.begin; i < part.end; ++i) {
-        counts.push_back(0);
-        for (Index j = 0; j < p.a.cols(); ++j) {
-            if (p.given(i, j) == 0.0) continue;
-            mine.push_back({i, static_cast<ColIndex>(j), static_cast<R>(p.a(i, j))});
-            ++counts.back();
-        }
-    }
-    const auto layout = balanced_layout(comm, p.a.rows(), part.begin, counts);
-    return assemble(comm, layout, p.a.cols(), std::move(mine));
-}
-
-template <Real R>
-BlockRows<R> dense_of(const Communicator& comm, const DenseMatrix<double>& a) {
-    BlockRows<R> rows(comm, ShardLayout::even(a.rows(), 64, comm.size()), a.cols());
-    for (Index i = 0; i < rows.local().rows(); ++i) {
-        for (Index j = 0; j < rows.cols(); ++j) {
-            rows.local()(i, j) = static_cast<R>(a(rows.first_row() + i, j));
-        }
-    }
-    return rows;
 }
 
 /// The random start of nmf(), rounded as there.
@@ -156,7 +129,7 @@ TYPED_TEST(Nmf, MatchesTheNaiveSolverForEverySolverAndLossOnSparseMatrices) {
         for (Index s = 0; s < o.sweeps; ++s) {
             p.sweep(o, kind.missing, double(std::numeric_limits<R>::epsilon()));
         }
-        const auto factors = this->solve(sparse_of<R>(this->comm, p), o, kind.missing);
+        const auto factors = this->solve(sparse_rows<R>(this->comm, p.a, p.given), o, kind.missing);
         EXPECT_LE(score_difference(factors, p), this->tolerance);
         const double objective = p.objective(o, kind.missing);
         EXPECT_NEAR(certified(factors, "objective"), objective, this->tolerance * objective);
@@ -175,7 +148,7 @@ TYPED_TEST(Nmf, MatchesTheNaiveSolverOnDenseMatricesAndCertifiesItsKktResidual) 
         draw_naive_start<R>(p, sum_of(p.a) / (33.0 * 21.0), o.seed);
         const double kkt_start = p.kkt();
         for (Index s = 0; s < o.sweeps; ++s) p.sweep(o, false, 1e-30);
-        const auto factors = nmf(dense_of<R>(this->comm, p.a), o, Steering{});
+        const auto factors = nmf(dense_rows<R>(this->comm, p.a), o, Steering{});
         EXPECT_LE(score_difference(factors, p), this->tolerance);
         const double objective = p.objective(o, false);
         EXPECT_NEAR(certified(factors, "objective"), objective, this->tolerance * objective);
@@ -193,19 +166,19 @@ TYPED_TEST(Nmf, HasTheSameDigestOnEveryGridRankAndThreadCount) {
     for (const Kind kind : kinds) {
         NmfOptions o{.k = 7, .sweeps = 2, .solver = kind.solver, .loss = kind.loss};
         o.inner.most = 3;
-        auto one = this->solve(sparse_of<R>(alone, p), o, kind.missing);
+        auto one = this->solve(sparse_rows<R>(alone, p.a, p.given), o, kind.missing);
         Factors<R> one_dense;
-        if (!kind.missing) one_dense = nmf(dense_of<R>(alone, p.a), o, Steering{});
+        if (!kind.missing) one_dense = nmf(dense_rows<R>(alone, p.a), o, Steering{});
         o.threads = 2;
         for (const GridShape grid : grids(this->comm.size())) {
             SCOPED_TRACE(testing::Message() << grid.rows << "x" << grid.cols);
             o.grid = grid;
-            auto many = this->solve(sparse_of<R>(this->comm, p), o, kind.missing);
+            auto many = this->solve(sparse_rows<R>(this->comm, p.a, p.given), o, kind.missing);
             EXPECT_EQ(digest(alone, one.tensors()), digest(this->comm, many.tensors()));
             EXPECT_EQ(one.history.rows, many.history.rows);
             EXPECT_EQ(one.certificate, many.certificate);
             if (kind.missing) break;
-            auto dense = nmf(dense_of<R>(this->comm, p.a), o, Steering{});
+            auto dense = nmf(dense_rows<R>(this->comm, p.a), o, Steering{});
             EXPECT_EQ(digest(alone, one_dense.tensors()), digest(this->comm, dense.tensors()));
             EXPECT_EQ(one_dense.certificate, dense.certificate);
         }
@@ -215,7 +188,7 @@ TYPED_TEST(Nmf, HasTheSameDigestOnEveryGridRankAndThreadCount) {
 TYPED_TEST(Nmf, ObjectiveNeverRisesAndFallsFasterWithInnerPasses) {
     using R = TypeParam;
     const NaiveNmf p = small_problem(60, 50, 6, 0.3);
-    const auto a = sparse_of<R>(this->comm, p);
+    const auto a = sparse_rows<R>(this->comm, p.a, p.given);
     for (const Kind kind : kinds) {
         NmfOptions o{.k = 6, .sweeps = 8, .solver = kind.solver, .loss = kind.loss};
         const auto factors = this->solve(a, o, kind.missing);
@@ -235,7 +208,7 @@ TYPED_TEST(Nmf, ReachesTheResidualThatWasAskedFor) {
     using R = TypeParam;
     const NaiveNmf p = small_problem(30, 20, 3, 1.0);
     NmfOptions o{.k = 3, .sweeps = 2000, .tolerance = 1e-2};
-    const auto factors = nmf(dense_of<R>(this->comm, p.a), o, Steering{});
+    const auto factors = nmf(dense_rows<R>(this->comm, p.a), o, Steering{});
     EXPECT_LT(factors.history.rows.size(), 2000U);
     EXPECT_LE(certified(factors, "kkt"), 1e-2 * 1.01);
     const auto w = gram(factors.rows);
@@ -246,28 +219,55 @@ TYPED_TEST(Nmf, ReachesTheResidualThatWasAskedFor) {
     }
     o.tolerance = 0.0;
     o.least_change = 1e-3;
-    EXPECT_LT(nmf(dense_of<R>(this->comm, p.a), o, Steering{}).history.rows.size(), 500U);
+    EXPECT_LT(nmf(dense_rows<R>(this->comm, p.a), o, Steering{}).history.rows.size(), 500U);
 }
 
-TYPED_TEST(Nmf, StaysNonnegativeAndFiniteOnAwkwardMatrices) {
+/// All zero, constant, a single column, and less rank than factors; with empty rows and columns.
+NaiveNmf awkward_problem(int which, Index k) {
+    if (which == 0) return small_problem(9, 7, k, 0.0);
+    if (which == 1) {
+        NaiveNmf constant = small_problem(12, 10, k, 1.0);
+        constant.a.fill(2.5);
+        return constant;
+    }
+    return which == 2 ? small_problem(2, 1, k, 1.0) : small_problem(20, 3, k, 0.5);
+}
+
+TYPED_TEST(Nmf, DoesWhatTheNaiveSolverDoesOnAwkwardMatrices) {
     using R = TypeParam;
-    const NaiveNmf zeros = small_problem(9, 7, 3, 0.0);
-    NaiveNmf constant = small_problem(12, 10, 3, 1.0);
-    constant.a.fill(2.5);
-    const NaiveNmf tiny = small_problem(2, 1, 3, 1.0);
-    const NaiveNmf low = small_problem(20, 3, 3, 0.5);
-    const NaiveNmf* const problems[] = {&zeros, &constant, &tiny, &low};
-    for (const NaiveNmf* p : problems) {
+    for (const int which : {0, 1, 2, 3}) {
         for (const Kind kind : kinds) {
-            SCOPED_TRACE(testing::Message() << p->a.rows() << int(kind.solver) << int(kind.loss));
-            NmfOptions o{.k = 8, .sweeps = 12, .solver = kind.solver, .loss = kind.loss};
-            o.inner.most = 2;
-            const auto sparse = this->solve(sparse_of<R>(this->comm, *p), o, kind.missing);
-            EXPECT_TRUE(is_nonnegative(sparse));
-            EXPECT_TRUE(std::isfinite(certified(sparse, "objective")));
-            if (kind.missing) continue;
-            EXPECT_TRUE(is_nonnegative(nmf(dense_of<R>(this->comm, p->a), o, Steering{})));
+            SCOPED_TRACE(testing::Message() << which << int(kind.solver) << int(kind.loss));
+            const NmfOptions o{.k = 8, .sweeps = 4, .solver = kind.solver, .loss = kind.loss};
+            NaiveNmf p = awkward_problem(which, o.k);
+            const double count =
+                kind.missing ? std::max(1.0, sum_of(p.given)) : double(p.a.rows() * p.a.cols());
+            draw_naive_start<R>(p, sum_of(p.a) / count, o.seed);
+            const double scale = 1.0 + sum_of(p.a) * sum_of(p.a) / count;
+            for (Index s = 0; s < o.sweeps; ++s) {
+                p.sweep(o, kind.missing, double(std::numeric_limits<R>::epsilon()));
+            }
+            const double objective = p.objective(o, kind.missing);
+            const auto agrees = [&](const Factors<R>& factors) {
+                EXPECT_TRUE(is_nonnegative(factors));
+                EXPECT_NEAR(certified(factors, "objective"), objective, this->tolerance * scale);
+                EXPECT_LE(score_difference(factors, p), 10.0 * this->tolerance);
+            };
+            agrees(this->solve(sparse_rows<R>(this->comm, p.a, p.given), o, kind.missing));
+            if (!kind.missing) agrees(nmf(dense_rows<R>(this->comm, p.a), o, Steering{}));
         }
+    }
+}
+
+TYPED_TEST(Nmf, StopsWhenItsTimeIsOver) {
+    using R = TypeParam;
+    const NaiveNmf p = small_problem(30, 20, 3, 1.0);
+    const NmfOptions o{.k = 3, .sweeps = 100000, .most_seconds = 0.01};
+    for (const bool missing : {false, true}) {
+        const auto factors = this->solve(sparse_rows<R>(this->comm, p.a, p.given), o, missing);
+        const auto sweeps = static_cast<Index>(factors.history.rows.size());
+        EXPECT_LT(sweeps, o.sweeps);
+        EXPECT_EQ(this->comm.all_reduce(sweeps, Reduce::max), sweeps);
     }
 }
 
@@ -280,13 +280,13 @@ TYPED_TEST(Nmf, NamesTheFirstNegativeOrNonFiniteElement) {
     for (const bool missing : {false, true}) {
         const std::string message = expect_error(Fault::input, [&] {
             static_cast<void>(
-                this->solve(sparse_of<R>(this->comm, p), NmfOptions{.k = 2}, missing));
+                this->solve(sparse_rows<R>(this->comm, p.a, p.given), NmfOptions{.k = 2}, missing));
         });
         EXPECT_NE(message.find("nan (row 17, column 5"), std::string::npos) << message;
     }
     p.a(17, 5) = 1.0;
     const std::string message = expect_error(Fault::input, [&] {
-        static_cast<void>(nmf(dense_of<R>(this->comm, p.a), NmfOptions{.k = 2}, Steering{}));
+        static_cast<void>(nmf(dense_rows<R>(this->comm, p.a), NmfOptions{.k = 2}, Steering{}));
     });
     EXPECT_NE(message.find("-2 (row 17, column 9"), std::string::npos) << message;
 }
@@ -294,7 +294,7 @@ TYPED_TEST(Nmf, NamesTheFirstNegativeOrNonFiniteElement) {
 TYPED_TEST(Nmf, GoesOnFromAnEarlierStateToTheSameBits) {
     using R = TypeParam;
     const NaiveNmf p = small_problem(40, 30, 4, 0.4);
-    const auto a = sparse_of<R>(this->comm, p);
+    const auto a = sparse_rows<R>(this->comm, p.a, p.given);
     for (const Kind kind : kinds) {
         const NmfOptions o{.k = 4, .sweeps = 5, .solver = kind.solver, .loss = kind.loss};
         std::vector<std::vector<R>> saved;
@@ -330,7 +330,7 @@ TYPED_TEST(Nmf, FoldsRowsInThatItWasFittedTo) {
     for (const Kind kind : kinds) {
         SCOPED_TRACE(testing::Message() << int(kind.solver) << int(kind.loss) << kind.missing);
         const NaiveNmf p = small_problem(30, 26, 3, 0.6);
-        const auto a = sparse_of<R>(this->comm, p);
+        const auto a = sparse_rows<R>(this->comm, p.a, p.given);
         NmfOptions o{.k = 3, .sweeps = 300, .solver = kind.solver, .loss = kind.loss};
         if (kind.missing) o.lambda = 0.05;
         const auto factors = this->solve(a, o, kind.missing);
@@ -347,7 +347,8 @@ TYPED_TEST(Nmf, FoldsRowsInThatItWasFittedTo) {
         }
         EXPECT_LE(difference, 0.03 * largest);
         if (kind.missing) continue;
-        const auto dense = gather_all(fold_in_nmf(dense_of<R>(this->comm, p.a), factors.cols, how));
+        const auto dense =
+            gather_all(fold_in_nmf(dense_rows<R>(this->comm, p.a), factors.cols, how));
         for (std::size_t i = 0; i < found.data().size(); ++i) {
             EXPECT_NEAR(double(dense.data()[i]), double(found.data()[i]), 5e-3 * largest);
         }
@@ -365,7 +366,7 @@ TYPED_TEST(Nmf, StartsFromTheHeavierPartsOfSingularVectors) {
             if (first || second) a(i, j) = (first ? 4.0 : 1.0) * double(1 + i) * double(1 + j);
         }
     }
-    const auto dense = dense_of<R>(this->comm, a);
+    const auto dense = dense_rows<R>(this->comm, a);
     const NmfOptions o{.k = 2};
     const auto plain = nndsvd_start(dense, o, false);
     const auto w = gather_all(plain.rows);
@@ -386,14 +387,22 @@ TYPED_TEST(Nmf, StartsFromTheHeavierPartsOfSingularVectors) {
     NaiveNmf p = small_problem(40, 31, 5, 0.3);
     Ledger alone_ledger;
     const Communicator alone(MPI_COMM_SELF, alone_ledger);
-    auto one = nndsvd_start(sparse_of<R>(alone, p), o, false);
-    auto many = nndsvd_start(sparse_of<R>(this->comm, p), o, false);
+    auto one = nndsvd_start(sparse_rows<R>(alone, p.a, p.given), o, false);
+    auto many = nndsvd_start(sparse_rows<R>(this->comm, p.a, p.given), o, false);
     EXPECT_EQ(digest(alone, one.tensors()), digest(this->comm, many.tensors()));
 }
 
 TEST(NmfCost, PrefersTheGridThatMovesLeast) {
     const auto size = [](Index rows, Index cols) {
-        return nmf_size(rows, cols, 4096, rows * cols, 32, 4);
+        const auto tiles = [](Index along, Index lines) {
+            return tile_count(along, dense_factor_layout(along, 1).shards(), lines, along * lines);
+        };
+        return NmfSize{.rows = rows,
+                       .cols = cols,
+                       .nnz = rows * cols,
+                       .k = 32,
+                       .row_tiles = tiles(rows, cols),
+                       .col_tiles = tiles(cols, rows)};
     };
     EXPECT_EQ(choose_grid(size(40000, 40000), 16), (GridShape{4, 4}));
     EXPECT_EQ(choose_grid(size(1000000, 4000), 16), (GridShape{16, 1}));

@@ -8,6 +8,8 @@
 #include <rankfold/factor/als.hpp>
 #include <rankfold/linalg/dense.hpp>
 
+#include "support/dense_and_sparse.hpp"
+
 namespace rankfold::test {
 
 /// A small matrix with a mask: given(i, j) is 1 where an entry stands. Confidences may be given.
@@ -20,6 +22,12 @@ struct NaiveMatrix {
         return weight.rows() == 0 ? given(i, j) : given(i, j) * weight(i, j);
     }
 };
+
+/// Its given entries, their rows distributed.
+template <Real R>
+BlockRowCsr<R> sparse_rows(const Communicator& comm, const NaiveMatrix& a) {
+    return sparse_rows<R>(comm, a.value, a.given);
+}
 
 /// Gaussian elimination with partial pivoting.
 inline std::vector<double> naive_solve(DenseMatrix<double> a, std::vector<double> b) {

@@ -32,21 +32,29 @@ BlockRows<R> dense_rows(const Communicator& comm, const DenseMatrix<double>& a, 
     return rows;
 }
 
+/// The elements of `a` where `given` is not zero; those may be zeros.
 template <Real R>
-BlockRowCsr<R> sparse_rows(const Communicator& comm, const DenseMatrix<double>& a) {
+BlockRowCsr<R> sparse_rows(const Communicator& comm, const DenseMatrix<double>& a,
+                           const DenseMatrix<double>& given) {
     std::vector<Index> counts;
     std::vector<Triplet<R>> mine;
     const Range part = even_part(a.rows(), comm.size(), comm.rank());
     for (Index i = part.begin; i < part.end; ++i) {
         counts.push_back(0);
         for (Index j = 0; j < a.cols(); ++j) {
-            if (a(i, j) == 0.0) continue;
+            if (given(i, j) == 0.0) continue;
             mine.push_back({i, static_cast<ColIndex>(j), static_cast<R>(a(i, j))});
             ++counts.back();
         }
     }
     const auto layout = balanced_layout(comm, a.rows(), part.begin, counts);
     return assemble(comm, layout, a.cols(), std::move(mine));
+}
+
+/// All elements of `a` that are not zero.
+template <Real R>
+BlockRowCsr<R> sparse_rows(const Communicator& comm, const DenseMatrix<double>& a) {
+    return sparse_rows<R>(comm, a, a);
 }
 
 /// op(A) op(B) by the definition.

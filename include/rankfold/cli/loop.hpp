@@ -30,6 +30,10 @@ struct Interval {
 /// @throws Error (Fault::input): none of these
 [[nodiscard]] Interval parse_interval(const std::string& text);
 
+/// The seconds in "30s", "10min", "2h".
+/// @throws Error (Fault::input): none of these (names the option)
+[[nodiscard]] double parse_time(const std::string& option, const std::string& text);
+
 /// Steering that shows progress, keeps run.history, and, with --checkpoint,
 /// writes checkpoints and goes on from them; a stop signal to any rank ends the loop after the next
 /// step by an Error of Fault::stopped, with a checkpoint written.

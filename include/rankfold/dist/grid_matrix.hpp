@@ -48,6 +48,15 @@ private:
     int sharers_ = 1;
 };
 
+/// The shards of a dense matrix's factor with `size` rows: as many rows each, a power of two from
+/// 32 to 128, as leave at least 64 shards. Vectors of rows are full then, and a shard's share of a
+/// Gram matrix is worth its addition.
+[[nodiscard]] ShardLayout dense_factor_layout(Index size, int ranks);
+
+/// The same for a sparse matrix: its own shards, which balance entries, joined where they have
+/// fewer than 32 rows on average.
+[[nodiscard]] ShardLayout sparse_factor_layout(const ShardLayout& shards);
+
 /// Tiles along an axis of `size` rows: the power of two that leaves tiles of about a thousand rows,
 /// at least 4. A sparse matrix gets no more than leave a line some eight entries in a tile, as
 /// those are summed together.
@@ -146,7 +155,7 @@ private:
         std::vector<double>* logs = nullptr;
     };
 
-    void plan(Side side, ShardLayout layout, Index tiles);
+    void plan(Side side, ShardLayout layout, Index lines);
     void plan_trees();
     void take_block(const BlockRows<R>& a);
     void take_block(const BlockRowCsr<R>& a);

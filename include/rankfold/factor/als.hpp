@@ -75,8 +75,11 @@ template <Real R>
 [[nodiscard]] Factors<R> start_factors(const BlockRowCsr<R>& a, const BlockRowCsr<R>& transposed,
                                        const AlsOptions& options);
 
-/// The nonzero elements of a dense matrix as a sparse one. @collective over a.comm()
+/// What becomes of the zeros of a dense matrix.
+enum class Zeros { left_out, stored };
+
+/// The elements of a dense matrix as a sparse one. @collective over a.comm()
 template <Real R>
-[[nodiscard]] BlockRowCsr<R> sparsify(const BlockRows<R>& a);
+[[nodiscard]] BlockRowCsr<R> sparsify(const BlockRows<R>& a, Zeros zeros = Zeros::left_out);
 
 }  // namespace rankfold

@@ -30,6 +30,7 @@ struct NmfOptions {
     InnerPasses inner{.most = 1, .settle = 0.1};  ///< of HALS over one side's factors
     double tolerance = 0.0;                       ///< stop at this relative KKT residual
     double least_change = 0.0;     ///< stop when a sweep lowers the objective by less, relatively
+    double most_seconds = 0.0;     ///< stop after the sweep in which so much time is over; 0: never
     double lambda = 0.0;           ///< given entries only: ridge weight
     double lambda_exponent = 1.0;  ///< ν: λ is scaled by (entries of the row)^ν
     std::optional<GridShape> grid{};  ///< none: the cheapest by nmf_sweep_cost()
@@ -95,6 +96,12 @@ template <Real R>
 [[nodiscard]] Factors<R> nndsvd_start(const BlockRowCsr<R>& a, const NmfOptions& options,
                                       bool fill);
 
+/// Puts the components in decreasing order of ‖w_f‖ ‖h_f‖. A component that is zero on one side
+/// becomes zero on both. @collective
+/// @param equal_norms  also makes ‖w_f‖ = ‖h_f‖, which leaves W Hᵀ as it is
+template <Real R>
+void scale_components(Factors<R>& factors, bool equal_norms);
+
 /// How rows that were not there are folded into a nonnegative factorization.
 struct NmfFoldIn {
     NmfLoss loss = NmfLoss::frobenius;
@@ -119,12 +126,28 @@ template <Real R>
 [[nodiscard]] BlockRows<R> fold_in_nmf(const BlockRows<R>& rows, const BlockRows<R>& cols,
                                        const NmfFoldIn& options);
 
+/// An element that no nonnegative factorization takes: negative or not finite.
+struct UnfitElement {
+    Index row, column;
+    double value;
+};
+
+/// The first one in the order of rows and columns, known to all ranks. @collective
+template <Real R>
+[[nodiscard]] std::optional<UnfitElement> first_unfit(const BlockRows<R>& a);
+template <Real R>
+[[nodiscard]] std::optional<UnfitElement> first_unfit(const BlockRowCsr<R>& a);
+
+/// What is to be said about it. @param row, column  their names, or nothing
+[[nodiscard]] Error unfit_error(const std::string& what, const UnfitElement& element,
+                                const std::string& row = "", const std::string& column = "");
+
 /// Refuses negative and non-finite elements. @collective
-/// @throws Error (Fault::input), agreed: the first row that has one, its column and the value
-template <Real R>
-void require_nonnegative(const BlockRows<R>& a, const std::string& what);
-template <Real R>
-void require_nonnegative(const BlockRowCsr<R>& a, const std::string& what);
+/// @throws Error (Fault::input), agreed: the first one's row, column and value
+template <class Matrix>
+void require_nonnegative(const Matrix& a, const std::string& what) {
+    if (const auto found = first_unfit(a)) throw unfit_error(what, *found);
+}
 
 /// The random start: |normal| · √(mean / k), keyed by global row and factor.
 /// @param mean  of the matrix, or of its given entries

@@ -5,6 +5,7 @@
 
 #include <rankfold/comm/process_grid.hpp>
 #include <rankfold/core/cost.hpp>
+#include <rankfold/dist/block_rows.hpp>
 
 namespace rankfold {
 
@@ -17,9 +18,11 @@ struct NmfSize {
     std::size_t word = 4;                ///< bytes of an element
 };
 
-/// The size of a factorization of a matrix whose rows lie in `row_shards` shards.
-[[nodiscard]] NmfSize nmf_size(Index rows, Index cols, Index row_shards, Index nnz, Index k,
-                               std::size_t word);
+/// The size of the factorization of a matrix by k factors.
+template <Real R>
+[[nodiscard]] NmfSize nmf_size(const BlockRows<R>& a, Index k);
+template <Real R>
+[[nodiscard]] NmfSize nmf_size(const BlockRowCsr<R>& a, Index k);
 
 /// One sweep on a grid of pr x pc ranks, p = pr pc: both products, updates and Gram matrices.
 ///

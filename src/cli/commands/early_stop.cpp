@@ -11,6 +11,7 @@
 #include <rankfold/eval/align.hpp>
 #include <rankfold/eval/ranking.hpp>
 #include <rankfold/eval/split.hpp>
+#include <rankfold/factor/als.hpp>
 #include <rankfold/factor/warm_start.hpp>
 
 #include "scoring.hpp"
@@ -30,17 +31,38 @@ Index width(const Tensor& tensor) {
     return tensor.shape.size() > 1 ? tensor.shape[1] : 1;
 }
 
-/// A matrix for a tensor's values, with the rows on the ranks that have them: one shard a rank.
-template <Real R>
-BlockRows<R> shaped_like(const Communicator& comm, const Tensor& tensor) {
-    std::vector<Index> begins = comm.all_gather(tensor.local.begin);
-    begins.push_back(tensor.shape[0]);
-    return {comm, ShardLayout(std::move(begins), comm.size()), width(tensor)};
-}
-
+/// Puts a tensor's rows, whichever ranks have them, where `to` has its own. @collective
 template <Real R>
 void copy_values(const Tensor& from, BlockRows<R>& to) {
-    std::ranges::copy(std::get<std::span<R>>(from.data), to.local().data().begin());
+    const Communicator& comm = to.comm();
+    const std::vector<Range> held = comm.all_gather(from.local);
+    const auto overlap = [](Range a, Range b) {
+        const Index begin = std::max(a.begin, b.begin);
+        return Range{begin, std::max(begin, std::min(a.end, b.end))};
+    };
+    const Range mine = to.layout().rank_rows(comm.rank());
+    std::vector<Index> send_counts;
+    std::vector<Index> recv_counts;
+    std::vector<R> packed;
+    const auto values = std::get<std::span<R>>(from.data);
+    for (int q = 0; q < comm.size(); ++q) {
+        const Range wanted = overlap(from.local, to.layout().rank_rows(q));
+        const auto first = values.begin() + (wanted.begin - from.local.begin) * to.cols();
+        if (wanted.size() > 0)
+            packed.insert(packed.end(), first, first + wanted.size() * to.cols());
+        send_counts.push_back(wanted.size() * to.cols());
+        recv_counts.push_back(overlap(held[static_cast<std::size_t>(q)], mine).size() * to.cols());
+    }
+    std::vector<R> received(to.local().data().size());
+    comm.all_to_all(std::span<const R>(packed), send_counts, std::span<R>(received), recv_counts);
+    auto next = received.begin();
+    for (const Range& rows : held) {
+        const Range got = overlap(rows, mine);
+        const Index count = got.size() * to.cols();
+        if (count == 0) continue;
+        std::copy_n(next, count, to.local().data().begin() + (got.begin - mine.begin) * to.cols());
+        next += count;
+    }
 }
 
 /// Factors that can hold a state's values.
@@ -53,7 +75,9 @@ Factors<R> factors_like(const Communicator& comm, const ShardLayout& rows,
         if (std::string(path).starts_with("row")) {
             return BlockRows<R>(comm, rows, width(*tensor));
         }
-        return shaped_like<R>(comm, *tensor);
+        const Index cols = tensor->shape[0];
+        return BlockRows<R>(comm, ShardLayout::even(cols, comm.size(), comm.size()),
+                            width(*tensor));
     };
     Factors<R> factors;
     factors.rows = *matrix("row_factors");
@@ -84,6 +108,18 @@ std::optional<double> share_of(const std::string& text) {
     return share;
 }
 
+/// The same rows, columns and names with these entries.
+template <Real R>
+std::shared_ptr<const MatrixData<R>> with_entries(const MatrixData<R>& whole,
+                                                  BlockRowCsr<R> entries) {
+    auto data = std::make_shared<MatrixData<R>>();
+    data->sparse = std::move(entries);
+    data->ids = whole.ids;
+    data->file = whole.file;
+    data->digest = whole.digest;
+    return data;
+}
+
 }  // namespace
 
 void StopRule::declare(Options& options) {
@@ -104,24 +140,27 @@ void StopRule::declare(Options& options) {
 }
 
 template <Real R>
-TrainingData<R> load_training(Run& run, const std::string& matrix, const StopRule& rule) {
-    auto whole = load_matrix<R>(run, matrix);
-    TrainingData<R> data{.train = whole, .validation = {}, .inputs = {}};
+TrainingData<R> load_training(Run& run, const std::string& matrix, const StopRule& rule,
+                              DenseMatrices dense) {
+    std::shared_ptr<const MatrixData<R>> whole = load_matrix<R>(run, matrix);
+    TrainingData<R> data{.train = whole, .validation = {}, .was_dense = false, .inputs = {}};
     data.inputs.emplace_back("matrix", digest_text(whole->digest));
     if (rule.validation.empty()) return data;
-    if (!whole->sparse)
-        throw input_error("--validation needs a sparse matrix; ", matrix, " is dense");
-    if (const auto share = share_of(rule.validation)) {
+    const auto share = share_of(rule.validation);
+    if (whole->dense && dense == DenseMatrices::as_entries && share) {
+        whole = with_entries(*whole, sparsify(*whole->dense, Zeros::stored));
+        data.was_dense = true;
+    }
+    if (!whole->sparse) {
+        throw input_error("--validation needs a sparse matrix", share ? "" : ", or a share", "; ",
+                          matrix, " is dense");
+    }
+    if (share) {
         SplitParts<R> parts = split_entries(
             *whole->sparse,
             {.validation = *share, .seed = static_cast<std::uint64_t>(run.common.seed)});
-        auto train = std::make_shared<MatrixData<R>>();
-        train->sparse = rebalance(parts.train);
-        train->ids = whole->ids;
-        train->file = whole->file;
-        train->digest = whole->digest;
-        data.train = train;
-        data.validation = redistribute(*parts.validation, train->sparse->layout());
+        data.train = with_entries(*whole, rebalance(parts.train));
+        data.validation = redistribute(*parts.validation, data.train->sparse->layout());
         data.inputs.emplace_back("validation", rule.validation);
     } else {
         const auto part = load_matrix<R>(run, rule.validation);
@@ -280,7 +319,7 @@ template <Real R>
 void EarlyStop<R>::finish(Factors<R>& factors) {
     if (!impl_->wanted || impl_->values.empty()) return;
     const auto put = [](const BlockRows<R>& from, BlockRows<R>& to) {
-        std::ranges::copy(from.local().data(), to.local().data().begin());
+        to = redistribute(from, to.layout());
     };
     put(impl_->best->rows, factors.rows);
     put(impl_->best->cols, factors.cols);
@@ -363,7 +402,8 @@ std::shared_ptr<Factors<R>> load_factors(Run& run, const std::string& path) {
 }
 
 #define RANKFOLD_INSTANTIATE(R)                                                          \
-    template TrainingData<R> load_training(Run&, const std::string&, const StopRule&);   \
+    template TrainingData<R> load_training(Run&, const std::string&, const StopRule&,    \
+                                           DenseMatrices);                               \
     template class EarlyStop<R>;                                                         \
     template Steering warm_start(std::shared_ptr<const Factors<R>>,                      \
                                  std::shared_ptr<const MatrixData<R>>, Index, Steering); \

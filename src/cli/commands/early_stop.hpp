@@ -28,15 +28,21 @@ template <Real R>
 struct TrainingData {
     std::shared_ptr<const MatrixData<R>> train;
     std::optional<BlockRowCsr<R>> validation;  ///< in the rows and columns of `train`
+    bool was_dense = false;                    ///< see DenseMatrices::as_entries
     /// Role and digest of what decides the result, for checkpoints.
     std::vector<std::pair<std::string, std::string>> inputs;
 };
+
+/// Whether a share of a dense matrix's elements may be held back for validation: it is trained on
+/// as a sparse matrix then, whose other elements are all stored.
+enum class DenseMatrices { refused, as_entries };
 
 /// Loads the matrix and opens or cuts off the validation part. @collective
 /// @throws Error (Fault::input), agreed: a share outside 0 … 0.9, no entry to validate on
 template <Real R>
 [[nodiscard]] TrainingData<R> load_training(Run& run, const std::string& matrix,
-                                            const StopRule& rule);
+                                            const StopRule& rule,
+                                            DenseMatrices dense = DenseMatrices::refused);
 
 /// Measures the factors on the validation part after every step, stops when they have not become
 /// better for `patience` steps, and keeps the best.

@@ -1,7 +1,9 @@
-// rankfold tune: ALS over a grid of settings, measured on a validation part; the best is written.
+// rankfold tune: ALS or NMF over a grid of settings, measured on a validation part; the best is
+// written.
 #include <algorithm>
 #include <cmath>
 #include <set>
+#include <utility>
 
 #include <fmt/format.h>
 
@@ -11,6 +13,7 @@
 
 #include "als_settings.hpp"
 #include "early_stop.hpp"
+#include "nmf_settings.hpp"
 
 namespace rankfold::cli {
 
@@ -19,6 +22,7 @@ namespace {
 struct TuneCommand {
     std::string matrix;
     std::string out;
+    std::string method = "als";
     std::vector<Index> factors{64};
     std::vector<double> lambda{0.1};
     std::vector<double> exponent{1.0};
@@ -26,12 +30,16 @@ struct TuneCommand {
     std::vector<double> unobserved;
     bool warm_starts = true;
     AlsSettings fixed;
+    NmfSettings nmf;
     StopRule stop;
+
+    [[nodiscard]] bool is_nmf() const { return method == "nmf"; }
 
     void declare(Options& options) {
         options.positional("matrix", matrix,
                            "Matrix file (HDF5), or a job file (TOML) whose keys are these options");
         options.add("out", out, "Factors file to write: the best of the grid");
+        options.add("method", method, "What is fitted: als or nmf", Accept::one_of({"als", "nmf"}));
         options.add("factors", factors, "Numbers of factors k", Accept::between(1, 65536));
         options.add("lambda", lambda, "Ridge weights λ", Accept::at_least(0));
         options.add("lambda-exponent", exponent, "Exponents ν", Accept::at_least(0));
@@ -41,6 +49,11 @@ struct TuneCommand {
         options.add("warm-starts", warm_starts,
                     "Each fit starts from that with the λ or the k before");
         fixed.declare_others(options);
+        options.add("missing", nmf.missing,
+                    "nmf: entries that are not stored are unknown, not zero; always so with a "
+                    "dense matrix, of which a share of the elements is held back");
+        options.add("loss", nmf.loss, "nmf: frobenius, by HALS, or kl, by multiplicative updates",
+                    Accept::one_of({"frobenius", "kl"}));
         stop.declare(options);
         options.examples(
             "rankfold tune ratings.h5 --validation 0.1 --factors 16,32 --lambda 0.2,0.1,0.05 "
@@ -48,9 +61,40 @@ struct TuneCommand {
             "mpirun -n 2 rankfold tune clicks.train.h5 --validation clicks.validation.h5 "
             "--implicit --factors 64,128 --lambda 0.01,0.003 --unobserved-weight 0.1,0.3 --out "
             "best.h5\n"
+            "rankfold tune faces.h5 --method nmf --validation 0.1 --factors 5,10,20,40 --out f.h5\n"
             "rankfold tune tune.toml");
     }
+
+    /// Brings the settings in line with the method. @param given  whether an option was
+    void settle(const std::function<bool(const std::string&)>& given,
+                nlohmann::ordered_json& record);
 };
+
+/// Names of the options that ALS alone has.
+std::vector<std::string> als_options() {
+    AlsSettings settings;
+    Options table("als", "");
+    settings.declare_others(table);
+    std::vector<std::string> names = table.names();
+    std::erase(names, "sweeps");
+    names.insert(names.end(), {"alpha", "unobserved-weight"});
+    return names;
+}
+
+void TuneCommand::settle(const std::function<bool(const std::string&)>& given,
+                         nlohmann::ordered_json& record) {
+    const std::vector<std::string> others =
+        is_nmf() ? als_options() : std::vector<std::string>{"missing", "loss"};
+    for (const std::string& name : others) {
+        if (given(name)) throw input_error("--", name, " does not go with --method ", method);
+    }
+    if (!is_nmf()) return;
+    nmf.solver = nmf.loss == "kl" ? "mu" : "hals";
+    nmf.nmf.sweeps = given("sweeps") ? fixed.als.sweeps : NmfOptions{}.sweeps;
+    if (!given("lambda")) lambda = {0.0};
+    record["sweeps"] = nmf.nmf.sweeps;
+    record["lambda"] = lambda;
+}
 
 /// One setting of the grid.
 struct Point {
@@ -84,8 +128,8 @@ std::vector<Point> grid_of(const TuneCommand& o) {
 
 /// What is varied, as the table's first columns say it.
 std::vector<std::pair<std::string, double>> shown(const TuneCommand& o, const Point& p) {
-    std::vector<std::pair<std::string, double>> columns{{"factors", static_cast<double>(p.k)},
-                                                        {"lambda", p.lambda}};
+    std::vector<std::pair<std::string, double>> columns{{"factors", static_cast<double>(p.k)}};
+    if (!o.is_nmf() || p.lambda > 0.0) columns.emplace_back("lambda", p.lambda);
     if (o.exponent.size() > 1) columns.emplace_back("lambda-exponent", p.exponent);
     if (o.alpha.size() > 1) columns.emplace_back("alpha", p.alpha);
     if (p.unobserved) columns.emplace_back("unobserved-weight", *p.unobserved);
@@ -95,13 +139,31 @@ std::vector<std::pair<std::string, double>> shown(const TuneCommand& o, const Po
 template <Real R>
 class Tuning {
 public:
-    Tuning(Run& run, const TuneCommand& o)
-        : run_{run}, o_{o}, data_{load_training<R>(run, o.matrix, o.stop)} {}
+    Tuning(Run& run, TuneCommand o)
+        : run_{run},
+          o_{std::move(o)},
+          data_{
+              load_training<R>(run, o_.matrix, o_.stop,
+                               o_.is_nmf() ? DenseMatrices::as_entries : DenseMatrices::refused)} {
+        if (!data_.was_dense) return;
+        if (o_.nmf.loss == "kl") {
+            throw input_error("--loss kl takes all elements of ", o_.matrix,
+                              ", and some are held back; --loss frobenius can do without them");
+        }
+        o_.nmf.missing = true;
+    }
 
     /// Checks all settings before any work.
     void check() {
-        for (const Point& point : grid_of(o_)) check_problem(*data_.train, options_of(point));
-        static_cast<void>(EarlyStop<R>(run_, o_.stop, data_, !o_.fixed.als.implicit));
+        for (const Point& point : grid_of(o_)) {
+            if (o_.is_nmf()) {
+                static_cast<void>(nmf_of(point));
+            } else {
+                check_problem(*data_.train, als_of(point));
+            }
+        }
+        if (o_.is_nmf()) check_problem(*data_.train, o_.nmf);
+        static_cast<void>(EarlyStop<R>(run_, o_.stop, data_, predicts_values()));
     }
 
     void search() {
@@ -149,7 +211,20 @@ public:
     }
 
 private:
-    [[nodiscard]] AlsOptions options_of(const Point& point) const {
+    /// True if what is held back is a value to predict, and no zero to the fit.
+    [[nodiscard]] bool predicts_values() const {
+        return o_.is_nmf() ? o_.nmf.missing : !o_.fixed.als.implicit;
+    }
+
+    [[nodiscard]] NmfOptions nmf_of(const Point& point) const {
+        NmfSettings settings = o_.nmf;
+        settings.nmf.k = point.k;
+        settings.nmf.lambda = point.lambda;
+        settings.nmf.lambda_exponent = point.exponent;
+        return settings.resolved(run_.common, run_.comm.size());
+    }
+
+    [[nodiscard]] AlsOptions als_of(const Point& point) const {
         AlsOptions options = o_.fixed.resolved(run_.common);
         options.k = point.k;
         options.lambda = point.lambda;
@@ -159,13 +234,14 @@ private:
         return options;
     }
 
-    /// The options with which `als` would make the factors of a point.
+    /// The options with which `als` or `nmf` would make the factors of a point.
     [[nodiscard]] nlohmann::ordered_json settings_of(const Point& point) const {
         auto settings = run_.options;
         settings["factors"] = point.k;
         settings["lambda"] = point.lambda;
         settings["lambda-exponent"] = point.exponent;
         settings["alpha"] = point.alpha;
+        settings["missing"] = o_.nmf.missing;
         settings["unobserved-weight"] = nullptr;
         if (point.unobserved) settings["unobserved-weight"] = *point.unobserved;
         return settings;
@@ -175,11 +251,11 @@ private:
     /// numbers broke down.
     std::shared_ptr<const Factors<R>> fit(const Point& point,
                                           std::shared_ptr<const Factors<R>> init) {
-        EarlyStop<R> early(run_, o_.stop, data_, !o_.fixed.als.implicit);
+        EarlyStop<R> early(run_, o_.stop, data_, predicts_values());
         Steering steering;
-        Index sweeps = 0;
+        std::vector<Progress> steps;
         steering.after = [&](const Progress& progress, const TensorList&) {
-            sweeps = progress.step;
+            steps.push_back(progress);
             return Verdict::go_on;
         };
         if (init) steering = warm_start<R>(std::move(init), data_.train, point.k, steering);
@@ -187,13 +263,14 @@ private:
         auto factors = std::make_shared<Factors<R>>();
         std::string trouble;
         try {
-            *factors = fit_als(*data_.train, options_of(point), early.around(steering));
+            *factors = fit_by_method(point, early.around(steering));
             early.finish(*factors);
+            if (o_.is_nmf()) scale_components(*factors, point.lambda == 0.0);
         } catch (const Error& error) {
             if (error.fault() != Fault::check) throw;
             trouble = error.what();
         }
-        add_line(point, early, sweeps, monotonic_seconds() - start, trouble);
+        add_line(point, early, steps, monotonic_seconds() - start, trouble);
         if (!trouble.empty()) return nullptr;
         const bool better = !best_ || (early.greater_is_better() ? early.best() > best_value_
                                                                  : early.best() < best_value_);
@@ -205,6 +282,14 @@ private:
             best_validation_ = run_.result["validation"];
         }
         return factors;
+    }
+
+    Factors<R> fit_by_method(const Point& point, const Steering& steering) {
+        if (!o_.is_nmf()) return fit_als(*data_.train, als_of(point), steering);
+        const NmfOptions options = nmf_of(point);
+        std::vector<std::pair<std::string, std::string>> inputs;
+        const auto start = make_start<R>(run_, o_.nmf, *data_.train, options, inputs);
+        return fit_nmf(*data_.train, o_.nmf, options, steering, start.get());
     }
 
     static Factors<R> copy_of(const Factors<R>& factors) {
@@ -220,8 +305,18 @@ private:
         return copy;
     }
 
-    void add_line(const Point& point, const EarlyStop<R>& early, Index sweeps, double seconds,
-                  const std::string& trouble) {
+    /// The error on the training part after a step: its name and value.
+    static std::pair<std::string, double> training_error(const Progress& progress) {
+        for (const char* name : {"train_rmse", "relative_error", "objective"}) {
+            for (const auto& value : progress.values) {
+                if (value.first == name) return value;
+            }
+        }
+        return {"", 0.0};
+    }
+
+    void add_line(const Point& point, const EarlyStop<R>& early, const std::vector<Progress>& steps,
+                  double seconds, const std::string& trouble) {
         std::string header;
         std::string line;
         nlohmann::ordered_json row;
@@ -231,16 +326,19 @@ private:
             line += fmt::format("{:>{}}  ", fmt::format("{:g}", value), width);
             row[name] = value;
         }
-        if (table_.empty()) {
-            run_.say(fmt::format("{}{:>6}  {:>6}  {:>12}  {:>8}", header, "sweeps", "best",
-                                 early.metric(), "seconds"));
-        }
-        if (trouble.empty()) {
-            row["sweeps"] = sweeps;
-            row["best_sweep"] = early.best_step();
+        if (trouble.empty() && !steps.empty()) {
+            const auto best = static_cast<std::size_t>(early.best_step());
+            const auto [name, error] = training_error(steps.at(best - 1));
+            if (!std::exchange(headed_, true)) {
+                run_.say(fmt::format("{}{:>6}  {:>6}  {:>14}  {:>17}  {:>8}", header, "sweeps",
+                                     "best", name, "validation " + early.metric(), "seconds"));
+            }
+            row["sweeps"] = steps.size();
+            row["best_sweep"] = best;
+            row[name] = error;
             row[early.metric()] = early.best();
-            line += fmt::format("{:>6}  {:>6}  {:>12.5f}  {:>8.2f}", sweeps, early.best_step(),
-                                early.best(), seconds);
+            line += fmt::format("{:>6}  {:>6}  {:>14.6g}  {:>17.5f}  {:>8.2f}", steps.size(), best,
+                                error, early.best(), seconds);
         } else {
             row["trouble"] = trouble;
             line += trouble;
@@ -250,9 +348,10 @@ private:
     }
 
     Run& run_;
-    const TuneCommand& o_;
+    TuneCommand o_;
     TrainingData<R> data_;
     nlohmann::ordered_json table_ = nlohmann::ordered_json::array();
+    bool headed_ = false;
     std::optional<Factors<R>> best_;
     double best_value_ = 0.0;
     Point best_point_{};
@@ -307,6 +406,7 @@ void read_settings(Run& run, TuneCommand& o, const Options& given) {
     static_cast<void>(table.parse(arguments));
     const auto resolved = table.resolved();
     for (const auto& [name, value] : resolved.items()) run.options[name] = value;
+    o.settle([&](const std::string& name) { return table.given(name); }, run.options);
 }
 
 }  // namespace
@@ -315,7 +415,11 @@ Action declare_tune(Options& options) {
     auto o = std::make_shared<TuneCommand>();
     o->declare(options);
     return [o, &options](Run& run) {
-        if (o->matrix.ends_with(".toml")) read_settings(run, *o, options);
+        if (o->matrix.ends_with(".toml")) {
+            read_settings(run, *o, options);
+        } else {
+            o->settle([&](const std::string& name) { return options.given(name); }, run.options);
+        }
         run.common.precision == "float" ? run_tune<float>(run, *o) : run_tune<double>(run, *o);
     };
 }
