@@ -10,6 +10,7 @@ endif()
 set(MPI_CXX_SKIP_MPICXX ON) # else Open MPI's old C++ headers drown our warnings
 find_dependency(MPI COMPONENTS C CXX)
 find_dependency(OpenMP COMPONENTS CXX)
+find_dependency(Threads)
 find_dependency(ZLIB)
 find_dependency(nlohmann_json)
 if(NOT CMAKE_FIND_PACKAGE_NAME) # what only the program needs

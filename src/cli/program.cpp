@@ -8,6 +8,7 @@
 #include <rankfold/cli/help.hpp>
 #include <rankfold/cli/program.hpp>
 #include <rankfold/cli/report.hpp>
+#include <rankfold/comm/watchdog.hpp>
 #include <rankfold/linalg/blas.hpp>
 #include <rankfold/linalg/row_kernels.hpp>
 
@@ -101,6 +102,10 @@ void run_command(const Communicator& comm, Handover& handover, const Command& co
             .command = command.name,
             .options = options.resolved()};
     if (!common.report.empty()) run.check_output(common.report, {});
+    std::optional<Watchdog> watchdog;  // a chain's watches over its stages too
+    if (!handover.enabled && common.watchdog > 0.0) {
+        watchdog.emplace(comm, std::max(1.0, common.watchdog));
+    }
     action(run);
     if (common.dry_run) {
         run.say("dry run: inputs, options and outputs are good");
@@ -110,7 +115,10 @@ void run_command(const Communicator& comm, Handover& handover, const Command& co
         outcome.report = run_report(run, comm.ledger());
         if (command.name != "report") {
             run.say("");
-            run.say(phases_table(summarise_phases(comm, comm.ledger()), comm.ledger().elapsed()));
+            const auto phases = summarise_phases(comm, comm.ledger());
+            const double wall = comm.ledger().elapsed();
+            run.say(phases_table(phases, wall));
+            for (const auto& line : advice(run, phases, wall)) run.say(line);
         }
         if (!run.digest.empty()) run.say("digest " + run.digest);
     } else {

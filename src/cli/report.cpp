@@ -1,5 +1,6 @@
 #include <rankfold/cli/report.hpp>
 
+#include <sched.h>
 #include <sys/resource.h>
 
 #include <cerrno>
@@ -65,24 +66,107 @@ std::vector<PhaseSummary> summarise_phases(const Communicator& comm, Ledger& led
         summary.flops = comm.all_reduce(own.flops, Reduce::sum);
         summary.bytes_sent = comm.all_reduce(own.bytes_sent, Reduce::sum);
         summary.bytes_predicted = comm.all_reduce(own.bytes_predicted, Reduce::sum);
+        summary.slowest = comm.all_reduce(
+            own.seconds == summary.seconds_max ? comm.rank() : comm.size(), Reduce::min);
         summaries.push_back(summary);
     }
     return summaries;
 }
 
 std::string phases_table(const std::vector<PhaseSummary>& phases, double wall_seconds) {
-    std::string table = fmt::format("{:<22} {:>7} {:>9} {:>9} {:>9} {:>6} {:>8} {:>9}\n", "phase",
-                                    "calls", "min s", "mean s", "max s", "%", "GF/s", "bytes sent");
+    std::string table =
+        fmt::format("{:<22} {:>7} {:>9} {:>9} {:>9} {:>5} {:>6} {:>8} {:>10}\n", "phase", "calls",
+                    "min s", "mean s", "max s", "rank", "%", "GF/s", "bytes sent");
     for (const auto& p : phases) {
         if (p.seconds_max < 0.0005 && p.bytes_sent == 0.0) continue;
         const std::string rate =
             p.flops > 0.0 ? fmt::format("{:.1f}", p.flops / p.seconds_max * 1e-9) : "";
-        table += fmt::format("{:<22} {:>7.0f} {:>9.3f} {:>9.3f} {:>9.3f} {:>6.1f} {:>8} {:>9}\n",
-                             p.name, p.calls, p.seconds_min, p.seconds_mean, p.seconds_max,
-                             100.0 * p.seconds_mean / wall_seconds, rate, bytes_text(p.bytes_sent));
+        table +=
+            fmt::format("{:<22} {:>7.0f} {:>9.3f} {:>9.3f} {:>9.3f} {:>5} {:>6.1f} {:>8} {:>10}\n",
+                        p.name, p.calls, p.seconds_min, p.seconds_mean, p.seconds_max, p.slowest,
+                        100.0 * p.seconds_mean / wall_seconds, rate, bytes_text(p.bytes_sent));
     }
     return table +
            fmt::format("{:<22} {:>7} {:>9} {:>9} {:>9.3f}", "wall", "", "", "", wall_seconds);
+}
+
+namespace {
+
+/// How the ranks of a host share its processors.
+struct Placement {
+    Index ranks = 0;       ///< on the fullest host
+    Index processors = 0;  ///< that they may use together
+    bool bound = false;    ///< every rank to a part of its own
+};
+
+/// @collective over comm
+Placement placement(const Communicator& comm) {
+    cpu_set_t mine;
+    CPU_ZERO(&mine);
+    sched_getaffinity(0, sizeof(mine), &mine);
+    const auto sets = comm.all_gather(mine);
+    const auto hosts = comm.all_gather(host_name());
+    Placement worst;
+    for (const auto& host : std::set<std::string>(hosts.begin(), hosts.end())) {
+        cpu_set_t all;
+        CPU_ZERO(&all);
+        Placement here{.bound = true};
+        Index own_processors = 0;
+        for (std::size_t r = 0; r < sets.size(); ++r) {
+            if (hosts[r] != host) continue;
+            ++here.ranks;
+            own_processors += CPU_COUNT(&sets[r]);
+            CPU_OR(&all, &all, &sets[r]);
+        }
+        here.processors = CPU_COUNT(&all);
+        here.bound = own_processors == here.processors;
+        if (worst.ranks == 0 || here.ranks * worst.processors > worst.ranks * here.processors) {
+            worst = here;
+        }
+    }
+    return worst;
+}
+
+}  // namespace
+
+std::vector<std::string> advice(const Run& run, const std::vector<PhaseSummary>& phases,
+                                double wall_seconds) {
+    const Communicator& comm = run.comm;
+    std::vector<std::string> lines;
+    if (run.checkpoints.written > 0) {
+        lines.push_back(
+            fmt::format("checkpoints: {} of {} written in {:.3f} s, {:.1f} % of the run",
+                        run.checkpoints.written, bytes_text(run.checkpoints.bytes),
+                        run.checkpoints.seconds, 100.0 * run.checkpoints.seconds / wall_seconds));
+    }
+    const Placement place = placement(comm);
+    if (wall_seconds < 1.0) return lines;  // too short for advice on its speed
+    const Index wanted = place.ranks * run.common.threads;
+    if (wanted > place.processors) {
+        lines.push_back(fmt::format(
+            "hint: {} ranks of {} threads share {} processors of a host: oversubscribed, so times "
+            "say little; use at most {} ranks there",
+            place.ranks, run.common.threads, place.processors,
+            std::max(Index{1}, place.processors / run.common.threads)));
+    } else if (comm.size() > 1 && !place.bound) {
+        lines.emplace_back(
+            "hint: ranks are not bound to cores: mpirun --bind-to core, srun --cpu-bind=cores");
+    }
+    const double entries = run.result.value("entries", 0.0);
+    if (comm.size() > 1 && entries > 0.0 && entries / comm.size() < 65536.0) {
+        lines.push_back(fmt::format(
+            "hint: {:.0f} entries a rank are too few to keep it busy; fewer ranks are as fast",
+            entries / comm.size()));
+    }
+    for (const auto& p : phases) {
+        const double waiting = p.seconds_max - p.seconds_mean;
+        if (p.flops == 0.0 || comm.size() == 1 || waiting < 0.1 * wall_seconds) continue;
+        lines.push_back(fmt::format(
+            "hint: rank {} needs {:.1f} s for \"{}\" and the others {:.1f} s on average: is its "
+            "host slower or busy?",
+            p.slowest, p.seconds_max, p.name, p.seconds_mean));
+    }
+    return lines;
 }
 
 nlohmann::ordered_json build_facts() {
@@ -115,6 +199,7 @@ nlohmann::ordered_json run_report(const Run& run, Ledger& ledger) {
              {"calls", p.calls},
              {"seconds",
               {{"min", p.seconds_min}, {"mean", p.seconds_mean}, {"max", p.seconds_max}}},
+             {"slowest_rank", p.slowest},
              {"flops", p.flops},
              {"gflops", p.seconds_max > 0 ? p.flops / p.seconds_max * 1e-9 : 0.0},
              {"bytes_sent", p.bytes_sent},
@@ -133,6 +218,12 @@ nlohmann::ordered_json run_report(const Run& run, Ledger& ledger) {
     }
     report["digest"] = run.digest;
     report["phases"] = phase_list;
+    if (run.checkpoints.written > 0) {
+        report["checkpoints"] = {{"written", run.checkpoints.written},
+                                 {"seconds", run.checkpoints.seconds},
+                                 {"share_of_wall", run.checkpoints.seconds / wall},
+                                 {"bytes", run.checkpoints.bytes}};
+    }
     report["wall_seconds"] = wall;
     report["peak_rss_bytes"] = {{"max", rss}};
     report["status"] = "done";

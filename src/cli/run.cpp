@@ -20,6 +20,10 @@ void CommonOptions::declare(Options& options) {
     options.add("dry-run", dry_run, "Open the inputs, check options and outputs, and stop");
     options.add("print-options", print_options, "Print the options as resolved (JSON), and stop");
     options.add("quiet", quiet, "No progress on stderr");
+    options.add("watchdog", watchdog,
+                "End the job with exit code 79 when a rank or host has been silent for so many "
+                "seconds; 0: never",
+                Accept::at_least(0));
 }
 
 void Run::say(const std::string& line) const {

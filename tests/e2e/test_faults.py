@@ -59,6 +59,30 @@ class Faults(ProgramTest):
             self.assertIn("rank 1", stderr)
         self.assertFalse((self.folder / "f.h5").exists())
 
+    def test_a_stopped_rank_is_named_with_its_phase_and_ends_the_job_with_79(self):
+        self.write_matrix("a.h5", random_matrix(3000, 500))
+        with subprocess.Popen(
+                command_line(["als", "a.h5", "--factors", 64, "--sweeps", 100000, "--out", "f.h5",
+                              "--watchdog", "2"], 3),
+                cwd=self.folder, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
+                text=True) as job:
+            self.addCleanup(job.kill)
+            deadline = time.monotonic() + 20
+            while len(ranks_of(job.pid)) < 3 and time.monotonic() < deadline:
+                time.sleep(0.1)
+            time.sleep(1.5)
+            ranks = ranks_of(job.pid)
+            os.kill(ranks[2], signal.SIGSTOP)
+            stopped = time.monotonic()
+            stderr = job.communicate(timeout=30)[1]
+            self.assertEqual(job.returncode, 79, stderr)
+            while any(map(is_running, ranks)) and time.monotonic() - stopped < 10:
+                time.sleep(0.1)
+            self.assertEqual(list(filter(is_running, ranks)), [])
+            said = messages(stderr)
+            self.assertEqual(len(said), 1, stderr)
+            self.assertRegex(said[0], r"rank 2 on .* stood still for 2 s in the phase \"\w+")
+
     def test_a_limit_on_file_size_ends_with_exit_code_three_and_no_file(self):
         # The limit holds for the ranks alone and leaves room for what MPI itself keeps in files.
         mebibytes = 24

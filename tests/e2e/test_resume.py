@@ -19,6 +19,11 @@ LOOPS = {
     "hybrid": (["hybrid", "a.h5", "--factors", 8, "--rounds", 40, "--hidden", "8"], "1rounds"),
     "compress": (["compress", "net.h5", "--data", "a.h5", "--size", "0.5", "--epochs", 40],
                  "2epochs"),
+    "svd": (["svd", "a.h5", "--factors", 20, "--block", 1, "--tolerance", "1e-12", "--max-steps",
+             400, "--precision", "double"], "2steps"),
+    "nmf": (["nmf", "a.h5", "--factors", 24, "--sweeps", 400, "--least-change", 0], "3sweeps"),
+    "tune": (["tune", "a.h5", "--validation", "0.1", "--factors", "8,16", "--lambda", "0.3,0.1",
+              "--sweeps", 60, "--patience", 0], "3sweeps"),
 }
 
 
@@ -50,12 +55,12 @@ class Resume(ProgramTest):
     def start(self, loop, ranks):
         """Starts the job and waits for its first checkpoint."""
         folder = self.folder / f"{loop}-checkpoints"
-        before = set(folder.glob("step-*.h5"))
+        before = set(folder.glob("**/step-*.h5"))
         job = subprocess.Popen(self.with_checkpoints(loop, ranks), cwd=self.folder, text=True,
                                stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
         self.addCleanup(job.kill)
         deadline = time.monotonic() + 30
-        while (set(folder.glob("step-*.h5")) <= before and job.poll() is None
+        while (set(folder.glob("**/step-*.h5")) <= before and job.poll() is None
                and time.monotonic() < deadline):
             time.sleep(0.01)
         return job
@@ -77,6 +82,56 @@ class Resume(ProgramTest):
         os.kill(ranks_of(job.pid)[2], signal.SIGUSR2)
         job.communicate(timeout=60)
         self.assertEqual(job.returncode, 75)
+
+    def test_a_second_signal_stops_at_once(self):
+        job = self.start("als", 2)
+        rank = ranks_of(job.pid)[1]
+        os.kill(rank, signal.SIGSTOP)  # so that it sees both before its next step
+        os.kill(rank, signal.SIGUSR1)
+        os.kill(rank, signal.SIGCONT)
+        time.sleep(0.01)
+        os.kill(rank, signal.SIGSTOP)
+        time.sleep(0.5)
+        os.kill(rank, signal.SIGUSR1)
+        os.kill(rank, signal.SIGCONT)
+        job.communicate(timeout=30)
+        self.assertIn(job.returncode, (75, 128 + signal.SIGUSR1))
+
+    def test_term_and_int_to_mpirun_leave_a_good_checkpoint_and_no_process(self):
+        undisturbed = self.digest("als")
+        for sent in (signal.SIGTERM, signal.SIGINT):
+            job = self.start("als", 2)
+            ranks = ranks_of(job.pid)
+            job.send_signal(sent)
+            asked = time.monotonic()
+            job.communicate(timeout=30)
+            while any(map(is_running, ranks)) and time.monotonic() - asked < 10:
+                time.sleep(0.05)
+            self.assertEqual(list(filter(is_running, ranks)), [])
+            self.assertNotEqual(job.returncode, 0)
+        self.assertEqual(self.finish("als", 4), undisturbed)
+
+    def test_the_time_limit_stops_jobs_ahead_of_it_until_they_are_done(self):
+        undisturbed = self.digest("tune")
+        command = [*self.with_checkpoints("tune", 2), "--time-limit", "1500ms"]
+        self.assertEqual(subprocess.run(command, cwd=self.folder, capture_output=True,
+                                        check=False).returncode, 2)
+        command[-1] = "1.5s"
+        for _ in range(30):
+            start = time.monotonic()
+            done = subprocess.run(command, cwd=self.folder, text=True, capture_output=True,
+                                  timeout=60, check=False)
+            if done.returncode != 75:
+                break
+            self.assertIn("ahead of the time limit", done.stderr)
+            self.assertLess(time.monotonic() - start, 10)  # mpirun's own start is not in the limit
+        self.assertEqual(done.returncode, 0, done.stderr)
+        self.assertEqual(self.report("tune-again.json")["digest"], undisturbed)
+        end = str(int(time.time()) + 2)
+        slurm = subprocess.run(self.with_checkpoints("als", 1), cwd=self.folder, text=True,
+                               env=os.environ | {"SLURM_JOB_END_TIME": end}, capture_output=True,
+                               timeout=60, check=False)
+        self.assertIn(slurm.returncode, (0, 75), slurm.stderr)
 
     def test_killed_at_random_moments_and_resumed_on_one_rank(self):
         moments = random.Random(5)

@@ -17,6 +17,7 @@ struct PhaseSummary {
     double flops = 0.0;  ///< of all ranks
     double bytes_sent = 0.0;
     double bytes_predicted = 0.0;
+    int slowest = 0;  ///< the rank that took seconds_max; the lowest of several
 };
 
 /// The phases of all ranks, in the order of rank 0. @collective over comm
@@ -25,6 +26,13 @@ struct PhaseSummary {
 /// The table of phases, as it stands at the end of a run.
 [[nodiscard]] std::string phases_table(const std::vector<PhaseSummary>& phases,
                                        double wall_seconds);
+
+/// Lines on what is plainly wrong with how a run was started or shared out: more threads than
+/// cores, ranks that are not bound, too little work for the ranks, one rank that all wait for; and
+/// what the checkpoints cost. @collective over run.comm
+[[nodiscard]] std::vector<std::string> advice(const Run& run,
+                                              const std::vector<PhaseSummary>& phases,
+                                              double wall_seconds);
 
 /// What the report says of the build: version, git hash, compiler, flags.
 [[nodiscard]] nlohmann::ordered_json build_facts();

@@ -26,6 +26,7 @@ struct CommonOptions {
     bool dry_run = false;
     bool print_options = false;
     bool quiet = false;
+    double watchdog = 60.0;  ///< seconds of silence; 0: off
 
     void declare(Options& options);
 };
@@ -59,6 +60,13 @@ private:
     std::map<std::string, std::any> objects_;
 };
 
+/// What the checkpoints of a run cost.
+struct CheckpointCost {
+    Index written = 0;
+    double seconds = 0.0;  ///< of writing all, on rank 0
+    double bytes = 0.0;    ///< of one
+};
+
 /// One run of one command: what it works with and where it puts what it has to say.
 struct Run {
     const Communicator& comm;
@@ -71,6 +79,7 @@ struct Run {
     std::string digest{};                                              ///< 16 hex digits
 
     History history{};  ///< of the loop, also of the steps before a resume; the report has it
+    CheckpointCost checkpoints{};
 
     /// Prints a line a person reads to stdout, on rank 0 only.
     void say(const std::string& line) const;

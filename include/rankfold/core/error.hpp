@@ -14,6 +14,7 @@ enum class Fault {
     system = 3,    ///< the machine failed: I/O, MPI, memory
     bug = 4,       ///< we are wrong
     stopped = 75,  ///< not a failure: stopped on request, with a checkpoint written
+    silent = 79,   ///< the watchdog ended a job that stood still; never thrown
 };
 
 /// A failure in one line: problem (where) and what to do.

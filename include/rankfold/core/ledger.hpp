@@ -1,11 +1,26 @@
 // What a run did and when: seconds, flops, bytes and messages per phase, on this rank.
 #pragma once
 
+#include <array>
+#include <atomic>
+#include <cstdint>
 #include <string>
 #include <string_view>
 #include <vector>
 
 namespace rankfold {
+
+/// Where a rank says what it is doing, for others to read at any time, also from another process
+/// that shares the memory.
+class Beacon {
+public:
+    /// Shows the name of a phase, as far as it fits.
+    void show(std::string_view phase);
+    [[nodiscard]] std::string phase() const;
+
+private:
+    std::array<std::atomic<std::uint64_t>, 5> words_{};
+};
 
 /// What one phase cost this rank.
 struct PhaseRecord {
@@ -61,14 +76,19 @@ public:
     /// Seconds since the ledger was made or restarted.
     [[nodiscard]] double elapsed() const;
 
+    /// From now on `beacon` (borrowed; null: none) shows the current phase.
+    void show_on(Beacon* beacon);
+
 private:
     [[nodiscard]] PhaseRecord& current() { return phases_[current_]; }
     void charge_time();  // gives the time since the last change of phase to the current one
+    void enter(std::size_t phase);
 
     std::vector<PhaseRecord> phases_;
     std::size_t current_ = 0;
     double start_ = 0.0;
     double last_ = 0.0;
+    Beacon* beacon_ = nullptr;
 };
 
 /// Seconds on a clock that never steps.

@@ -1,7 +1,6 @@
 // rankfold run: the stages of a job file, one after the other, in one program.
 #include <cmath>
 #include <filesystem>
-#include <fstream>
 
 #include <fmt/format.h>
 
@@ -11,6 +10,8 @@
 #include <rankfold/cli/program.hpp>
 #include <rankfold/cli/report.hpp>
 #include <rankfold/cli/signals.hpp>
+
+#include "finished_parts.hpp"
 
 namespace rankfold::cli {
 
@@ -52,74 +53,33 @@ nlohmann::ordered_json summarise_seeds(const nlohmann::ordered_json& stages,
     return summary;
 }
 
-/// What a job with --checkpoint remembers of its finished stages: <folder>/done.json.
-class FinishedStages {
-public:
-    /// @collective
-    FinishedStages(const Communicator& comm, const LoopOptions& options)
-        : comm_{comm}, file_{options.checkpoint.empty() ? "" : options.checkpoint + "/done.json"} {
-        if (file_.empty()) return;
-        comm_.agree([&] {
-            std::error_code failed;
-            if (comm_.is_root()) std::filesystem::create_directories(options.checkpoint, failed);
-            if (failed) {
-                throw Error(Fault::system, concat("the folder ", options.checkpoint,
-                                                  " could not be made: ", failed.message()));
-            }
-        });
-        std::string text;
-        if (options.resume && comm_.is_root() && std::filesystem::exists(file_)) {
-            std::ifstream in(file_);
-            text.assign(std::istreambuf_iterator<char>(in), {});
-        }
-        comm_.broadcast(text);
-        const auto found = nlohmann::ordered_json::parse(text, nullptr, false);
-        if (found.is_array()) done_ = found;
+/// The arguments of a stage without those that may differ when a job goes on.
+std::vector<std::string> significant(const StageRun& stage) {
+    std::vector<std::string> arguments;
+    for (const auto& a : stage.arguments) {
+        const bool free = a == "--resume" || a == "--force" || a == "--quiet" ||
+                          a.starts_with("--threads=") || a.starts_with("--checkpoint=") ||
+                          a.starts_with("--every=") || a.starts_with("--time-limit=");
+        if (!free) arguments.push_back(a);
     }
+    return arguments;
+}
 
-    /// The report of this stage if it was finished with the same arguments, else null.
-    [[nodiscard]] nlohmann::ordered_json find(const StageRun& stage) const {
-        for (const auto& entry : done_) {
-            if (entry["name"] == stage.name && entry["arguments"] == significant(stage)) {
-                return entry["report"];
-            }
-        }
-        return nullptr;
-    }
-
-    /// @collective
-    void add(const StageRun& stage, const nlohmann::ordered_json& report) {
-        if (file_.empty()) return;
-        done_.push_back(
-            {{"name", stage.name}, {"arguments", significant(stage)}, {"report", report}});
-        write_json(comm_, file_, done_);
-    }
-
-private:
-    /// The arguments without those that may differ when a job goes on.
-    static std::vector<std::string> significant(const StageRun& stage) {
-        std::vector<std::string> arguments;
-        for (const auto& a : stage.arguments) {
-            const bool free = a == "--resume" || a == "--force" || a == "--quiet" ||
-                              a.starts_with("--threads=") || a.starts_with("--checkpoint=") ||
-                              a.starts_with("--every=");
-            if (!free) arguments.push_back(a);
-        }
-        return arguments;
-    }
-
-    const Communicator& comm_;
-    std::string file_;
-    nlohmann::ordered_json done_ = nlohmann::ordered_json::array();
-};
-
-/// Ends the job between two stages if any rank was asked to stop. @collective
+/// Ends the job between two stages if any rank was asked to stop, or the time is over. @collective
 void stop_if_asked(const Communicator& comm, const LoopOptions& options, const StageRun& next) {
-    if (options.checkpoint.empty() || comm.all_agree(!stop_requested())) return;
-    throw Error(Fault::stopped,
-                "stopped on request before stage " + next.name +
-                    "; submit the same command with --resume to go on",
-                true);
+    if (options.checkpoint.empty()) return;
+    const bool late =
+        comm.is_root() && monotonic_seconds() + 1.0 > deadline_after(options.time_limit);
+    const auto reason = comm.all_reduce(std::int32_t{stop_requested() ? 2
+                                                     : late           ? 1
+                                                                      : 0},
+                                        Reduce::max);
+    if (reason == 0) return;
+    throw Error(
+        Fault::stopped,
+        concat("stopped ", reason == 2 ? "on request" : "ahead of the time limit", " before stage ",
+               next.name, "; submit the same command with --resume to go on"),
+        true);
 }
 
 void run_job(Run& run, const RunCommand& o) {
@@ -132,6 +92,9 @@ void run_job(Run& run, const RunCommand& o) {
     if (!o.loop.checkpoint.empty()) {
         common.push_back("--checkpoint=" + o.loop.checkpoint + "/@stage");
         common.push_back("--every=" + o.loop.every);
+        if (!o.loop.time_limit.empty()) common.push_back("--time-limit=" + o.loop.time_limit);
+    } else if (!o.loop.time_limit.empty()) {
+        throw input_error("--time-limit needs --checkpoint DIR");
     }
     if (o.loop.resume) {  // what a killed stage has written is this job's own
         if (o.loop.checkpoint.empty()) throw input_error("--resume needs --checkpoint DIR");
@@ -150,14 +113,14 @@ void run_job(Run& run, const RunCommand& o) {
         }
     });
 
-    FinishedStages finished(run.comm, o.loop);
+    FinishedParts finished(run.comm, o.loop);
     if (!o.loop.checkpoint.empty()) catch_stop_signals();
     run.handover.enabled = true;
     const double start = monotonic_seconds();
     auto reports = nlohmann::ordered_json::array();
     for (std::size_t at = 0; at < stages.size(); ++at) {
         const StageRun& stage = stages[at];
-        if (auto report = finished.find(stage); !report.is_null()) {
+        if (auto report = finished.find(stage.name, significant(stage)); !report.is_null()) {
             run.say(fmt::format("\n== {} ({} of {}): finished by an earlier run", stage.name,
                                 at + 1, stages.size()));
             reports.push_back(std::move(report));
@@ -170,7 +133,7 @@ void run_job(Run& run, const RunCommand& o) {
         run_command(run.comm, run.handover, command_named(stage.command), stage.arguments, outcome);
         nlohmann::ordered_json report{{"name", stage.name}, {"stage", stage.stage}};
         report.update(outcome.report);
-        finished.add(stage, report);
+        finished.add(stage.name, significant(stage), report);
         reports.push_back(std::move(report));
         run.handover.forget_unless([&](const std::string& file) {
             for (std::size_t later = at + 1; later < stages.size(); ++later) {

@@ -2,17 +2,20 @@
 // written.
 #include <algorithm>
 #include <cmath>
+#include <filesystem>
 #include <set>
 #include <utility>
 
 #include <fmt/format.h>
 
 #include <rankfold/cli/job.hpp>
+#include <rankfold/cli/loop.hpp>
 #include <rankfold/cli/run.hpp>
 #include <rankfold/data/tensor_file.hpp>
 
 #include "als_settings.hpp"
 #include "early_stop.hpp"
+#include "finished_parts.hpp"
 #include "nmf_settings.hpp"
 
 namespace rankfold::cli {
@@ -32,6 +35,7 @@ struct TuneCommand {
     AlsSettings fixed;
     NmfSettings nmf;
     StopRule stop;
+    LoopOptions loop;
 
     [[nodiscard]] bool is_nmf() const { return method == "nmf"; }
 
@@ -55,6 +59,7 @@ struct TuneCommand {
         options.add("loss", nmf.loss, "nmf: frobenius, by HALS, or kl, by multiplicative updates",
                     Accept::one_of({"frobenius", "kl"}));
         stop.declare(options);
+        loop.declare(options);
         options.examples(
             "rankfold tune ratings.h5 --validation 0.1 --factors 16,32 --lambda 0.2,0.1,0.05 "
             "--out best.h5\n"
@@ -142,9 +147,9 @@ public:
     Tuning(Run& run, TuneCommand o)
         : run_{run},
           o_{std::move(o)},
-          data_{
-              load_training<R>(run, o_.matrix, o_.stop,
-                               o_.is_nmf() ? DenseMatrices::as_entries : DenseMatrices::refused)} {
+          data_{load_training<R>(run, o_.matrix, o_.stop,
+                                 o_.is_nmf() ? DenseMatrices::as_entries : DenseMatrices::refused)},
+          finished_(run.comm, o_.loop) {
         if (!data_.was_dense) return;
         if (o_.nmf.loss == "kl") {
             throw input_error("--loss kl takes all elements of ", o_.matrix,
@@ -199,6 +204,7 @@ public:
                        .options = run_.options.dump(),
                        .input_digest = digest_text(data_.train->digest)});
         run_.digest = digest_text(digest(run_.comm, factors->tensors()));
+        run_.history = {};  // that of the last point
         run_.result["table"] = table_;
         run_.result["best"] = best_row_;
         run_.result["validation"] = best_validation_;
@@ -251,13 +257,19 @@ private:
     /// numbers broke down.
     std::shared_ptr<const Factors<R>> fit(const Point& point,
                                           std::shared_ptr<const Factors<R>> init) {
+        const std::string name = fmt::format("point-{}", table_.size() + 1);
+        auto inputs = data_.inputs;
+        inputs.emplace_back("point", settings_of(point).dump());
+        const JobIdentity identity = identity_of(run_, inputs);
+        const nlohmann::ordered_json key{identity.options, identity.inputs};
+        LoopOptions loop = o_.loop;
+        if (!loop.checkpoint.empty()) loop.checkpoint += "/" + name;
+        if (const auto kept = finished_.find(name, key); !kept.is_null()) {
+            return take_over(point, kept, loop.checkpoint + ".h5");
+        }
+        run_.history = {};
         EarlyStop<R> early(run_, o_.stop, data_, predicts_values());
-        Steering steering;
-        std::vector<Progress> steps;
-        steering.after = [&](const Progress& progress, const TensorList&) {
-            steps.push_back(progress);
-            return Verdict::go_on;
-        };
+        Steering steering = steer(run_, loop, std::move(inputs));
         if (init) steering = warm_start<R>(std::move(init), data_.train, point.k, steering);
         const double start = monotonic_seconds();
         auto factors = std::make_shared<Factors<R>>();
@@ -270,16 +282,63 @@ private:
             if (error.fault() != Fault::check) throw;
             trouble = error.what();
         }
-        add_line(point, early, steps, monotonic_seconds() - start, trouble);
-        if (!trouble.empty()) return nullptr;
-        const bool better = !best_ || (early.greater_is_better() ? early.best() > best_value_
-                                                                 : early.best() < best_value_);
+        const auto [error_name, error] = training_error(early.best_step());
+        nlohmann::ordered_json row;
+        for (const auto& [column, value] : shown(o_, point)) row[column] = value;
+        if (trouble.empty()) {
+            row["sweeps"] = run_.history.rows.size();
+            row["best_sweep"] = early.best_step();
+            row[error_name] = error;
+            row[early.metric()] = early.best();
+            row["seconds"] = monotonic_seconds() - start;
+        } else {
+            row["trouble"] = trouble;
+        }
+        const nlohmann::ordered_json kept{{"row", row},
+                                          {"metric", early.metric()},
+                                          {"training_error", error_name},
+                                          {"greater_is_better", early.greater_is_better()},
+                                          {"validation", run_.result["validation"]}};
+        if (!loop.checkpoint.empty() && trouble.empty()) {
+            const auto phase = run_.comm.ledger().phase("checkpoint");
+            write_factors(loop.checkpoint + ".h5", *factors, {.command = "tune"});
+        }
+        finished_.add(name, key, kept);
+        if (!loop.checkpoint.empty() && run_.comm.is_root()) {
+            std::error_code ignored;
+            std::filesystem::remove_all(loop.checkpoint, ignored);
+        }
+        return consider(point, kept, trouble.empty() ? factors : nullptr);
+    }
+
+    /// A point that an earlier run has finished.
+    std::shared_ptr<const Factors<R>> take_over(const Point& point,
+                                                const nlohmann::ordered_json& kept,
+                                                const std::string& file) {
+        std::shared_ptr<Factors<R>> factors;
+        if (!kept["row"].contains("trouble")) {
+            factors = std::make_shared<Factors<R>>(read_factors<R>(run_.comm, file));
+            factors->ids = data_.train->ids;
+        }
+        return consider(point, kept, factors);
+    }
+
+    /// Adds the line of a fitted point to the table, and keeps its factors if they are the best.
+    std::shared_ptr<const Factors<R>> consider(const Point& point,
+                                               const nlohmann::ordered_json& kept,
+                                               std::shared_ptr<const Factors<R>> factors) {
+        table_.push_back(kept["row"]);
+        print_line(point, kept);
+        if (!factors) return nullptr;
+        const double value = kept["row"][kept["metric"].get<std::string>()];
+        const bool better = !best_ || (kept["greater_is_better"].get<bool>() ? value > best_value_
+                                                                             : value < best_value_);
         if (better) {
             best_ = copy_of(*factors);
-            best_value_ = early.best();
+            best_value_ = value;
             best_point_ = point;
             best_row_ = table_.back();
-            best_validation_ = run_.result["validation"];
+            best_validation_ = kept["validation"];
         }
         return factors;
     }
@@ -305,51 +364,49 @@ private:
         return copy;
     }
 
-    /// The error on the training part after a step: its name and value.
-    static std::pair<std::string, double> training_error(const Progress& progress) {
+    /// The error on the training part after the best step: its name and value.
+    [[nodiscard]] std::pair<std::string, double> training_error(Index step) const {
+        const History& history = run_.history;
         for (const char* name : {"train_rmse", "relative_error", "objective"}) {
-            for (const auto& value : progress.values) {
-                if (value.first == name) return value;
-            }
+            const auto found = std::ranges::find(history.columns, name);
+            if (found == history.columns.end() || step < 1) continue;
+            return {name, history.rows.at(static_cast<std::size_t>(step) - 1)
+                              .at(static_cast<std::size_t>(found - history.columns.begin()))};
         }
         return {"", 0.0};
     }
 
-    void add_line(const Point& point, const EarlyStop<R>& early, const std::vector<Progress>& steps,
-                  double seconds, const std::string& trouble) {
+    /// The last row of the table, for the reader; before the first good one the header.
+    void print_line(const Point& point, const nlohmann::ordered_json& kept) {
+        const auto& row = table_.back();
+        const std::string metric = kept["metric"];
         std::string header;
         std::string line;
-        nlohmann::ordered_json row;
         for (const auto& [name, value] : shown(o_, point)) {
             const std::size_t width = std::max<std::size_t>(8, name.size());
             header += fmt::format("{:>{}}  ", name, width);
             line += fmt::format("{:>{}}  ", fmt::format("{:g}", value), width);
-            row[name] = value;
         }
-        if (trouble.empty() && !steps.empty()) {
-            const auto best = static_cast<std::size_t>(early.best_step());
-            const auto [name, error] = training_error(steps.at(best - 1));
+        if (row.contains("trouble")) {
+            line += row["trouble"].get<std::string>();
+        } else {
+            const std::string error = kept["training_error"];
             if (!std::exchange(headed_, true)) {
                 run_.say(fmt::format("{}{:>6}  {:>6}  {:>14}  {:>17}  {:>8}", header, "sweeps",
-                                     "best", name, "validation " + early.metric(), "seconds"));
+                                     "best", error, "validation " + metric, "seconds"));
             }
-            row["sweeps"] = steps.size();
-            row["best_sweep"] = best;
-            row[name] = error;
-            row[early.metric()] = early.best();
-            line += fmt::format("{:>6}  {:>6}  {:>14.6g}  {:>17.5f}  {:>8.2f}", steps.size(), best,
-                                error, early.best(), seconds);
-        } else {
-            row["trouble"] = trouble;
-            line += trouble;
+            line += fmt::format("{:>6}  {:>6}  {:>14.6g}  {:>17.5f}  {:>8.2f}",
+                                row["sweeps"].get<Index>(), row["best_sweep"].get<Index>(),
+                                row[error].get<double>(), row[metric].get<double>(),
+                                row["seconds"].get<double>());
         }
-        table_.push_back(std::move(row));
         run_.say(line);
     }
 
     Run& run_;
     TuneCommand o_;
     TrainingData<R> data_;
+    FinishedParts finished_;
     nlohmann::ordered_json table_ = nlohmann::ordered_json::array();
     bool headed_ = false;
     std::optional<Factors<R>> best_;

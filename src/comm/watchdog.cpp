@@ -1,0 +1,263 @@
+#include <rankfold/comm/watchdog.hpp>
+
+#include <arpa/inet.h>
+#include <fcntl.h>
+#include <ifaddrs.h>
+#include <net/if.h>
+#include <sys/mman.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <chrono>
+#include <condition_variable>
+#include <cstring>
+#include <map>
+#include <mutex>
+#include <new>
+#include <sstream>
+#include <thread>
+
+#include <rankfold/comm/session.hpp>
+
+namespace rankfold {
+
+namespace {
+
+/// What one rank shows the others of its host.
+struct alignas(64) Place {
+    std::atomic<std::uint64_t> beats;
+    std::atomic<bool> left;  ///< it has ended in good order and counts no more
+    Beacon beacon;
+};
+
+/// Memory that the ranks of one host share: a Place for each, and a flag.
+class SharedPage {
+public:
+    explicit SharedPage(const Communicator& host) : places_{static_cast<std::size_t>(host.size())} {
+        const auto now = std::chrono::system_clock::now().time_since_epoch().count();
+        std::string name = concat("/rankfold-", getpid(), "-", now);
+        host.broadcast(name);
+        std::string trouble;
+        if (host.is_root()) map(name, O_CREAT | O_EXCL | O_RDWR, trouble);
+        host.barrier();
+        if (!host.is_root()) map(name, O_RDWR, trouble);
+        const bool good = host.all_agree(trouble.empty());
+        if (host.is_root()) shm_unlink(name.c_str());
+        if (!good && memory_ != nullptr) munmap(memory_, bytes());
+        if (!good) memory_ = nullptr;
+    }
+    ~SharedPage() {
+        if (memory_ != nullptr) munmap(memory_, bytes());
+    }
+    SharedPage(const SharedPage&) = delete;
+    SharedPage& operator=(const SharedPage&) = delete;
+
+    [[nodiscard]] bool good() const { return memory_ != nullptr; }
+    [[nodiscard]] std::size_t size() const { return places_; }
+    [[nodiscard]] Place& place(std::size_t i) const { return static_cast<Place*>(memory_)[i]; }
+    /// True once somebody ends the job: `left` of a Place behind all others.
+    [[nodiscard]] std::atomic<bool>& doomed() const { return place(places_).left; }
+
+private:
+    [[nodiscard]] std::size_t bytes() const { return (places_ + 1) * sizeof(Place); }
+
+    void map(const std::string& name, int flags, std::string& trouble) {
+        const int file = shm_open(name.c_str(), flags, S_IRUSR | S_IWUSR);
+        if (file < 0 || ((flags & O_CREAT) != 0 && ftruncate(file, off_t(bytes())) != 0)) {
+            trouble = std::strerror(errno);
+            if (file >= 0) close(file);
+            return;
+        }
+        void* memory = mmap(nullptr, bytes(), PROT_READ | PROT_WRITE, MAP_SHARED, file, 0);
+        if (memory == MAP_FAILED) {
+            trouble = std::strerror(errno);
+        } else {
+            memory_ = memory;  // zeros are what its members begin with
+        }
+        close(file);
+    }
+
+    std::size_t places_;
+    void* memory_ = nullptr;
+};
+
+/// Datagrams from and to the neighbours in a ring of hosts.
+class HostRing {
+public:
+    /// @collective over `heads`, the first ranks of all hosts
+    explicit HostRing(const Communicator& heads) {
+        if (heads.size() < 2) return;
+        socket_ = socket(AF_INET, SOCK_DGRAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+        sockaddr_in own{};
+        own.sin_family = AF_INET;
+        own.sin_addr.s_addr = htonl(INADDR_ANY);
+        socklen_t length = sizeof(own);
+        if (bind(socket_, reinterpret_cast<sockaddr*>(&own), length) == 0) {
+            getsockname(socket_, reinterpret_cast<sockaddr*>(&own), &length);
+        }
+        std::string mine = host_name();
+        for (const in_addr& address : addresses()) {
+            mine += concat(" ", address.s_addr, " ", own.sin_port);
+        }
+        const auto all = heads.all_gather(mine);
+        const auto p = static_cast<std::size_t>(heads.size());
+        const auto at = static_cast<std::size_t>(heads.rank());
+        std::istringstream next(all[(at + 1) % p]);
+        std::string name;
+        next >> name;
+        sockaddr_in to{};
+        to.sin_family = AF_INET;
+        while (next >> to.sin_addr.s_addr >> to.sin_port) targets_.push_back(to);
+        watched_ = all[(at + p - 1) % p].substr(0, all[(at + p - 1) % p].find(' '));
+    }
+    ~HostRing() {
+        if (socket_ >= 0) close(socket_);
+    }
+    HostRing(const HostRing&) = delete;
+    HostRing& operator=(const HostRing&) = delete;
+
+    [[nodiscard]] const std::string& watched() const { return watched_; }
+
+    /// Says that this host lives; true if the watched one has said so since the last call, or
+    /// never has: then the network does not carry datagrams, and their absence tells nothing.
+    bool beat() {
+        const char signal = 'b';
+        for (const sockaddr_in& to : targets_) {
+            static_cast<void>(
+                sendto(socket_, &signal, 1, 0, reinterpret_cast<const sockaddr*>(&to), sizeof(to)));
+        }
+        bool any = false;
+        char buffer[8];
+        while (recv(socket_, buffer, sizeof(buffer), 0) > 0) any = true;
+        heard_ = heard_ || any;
+        return any || !heard_;
+    }
+
+private:
+    static std::vector<in_addr> addresses() {
+        std::vector<in_addr> found;
+        ifaddrs* list = nullptr;
+        if (getifaddrs(&list) != 0) return found;
+        for (const ifaddrs* i = list; i != nullptr; i = i->ifa_next) {
+            const bool up = i->ifa_addr != nullptr && i->ifa_addr->sa_family == AF_INET &&
+                            (i->ifa_flags & IFF_UP) != 0 && (i->ifa_flags & IFF_LOOPBACK) == 0;
+            if (up) found.push_back(reinterpret_cast<const sockaddr_in*>(i->ifa_addr)->sin_addr);
+        }
+        freeifaddrs(list);
+        return found;
+    }
+
+    int socket_ = -1;
+    std::vector<sockaddr_in> targets_;
+    std::string watched_;
+    bool heard_ = false;
+};
+
+/// The number of this rank's host, in the order of the hosts' first ranks.
+int host_number(const Communicator& comm) {
+    const auto hosts = comm.all_gather(host_name());
+    std::map<std::string, int> numbers;
+    for (const auto& host : hosts) numbers.emplace(host, static_cast<int>(numbers.size()));
+    return numbers.at(host_name());
+}
+
+}  // namespace
+
+struct Watchdog::Impl {
+    Impl(const Communicator& whole, double limit)
+        : comm{whole},
+          limit_s{limit},
+          host{whole.split(host_number(whole))},
+          heads{whole.split(host->is_root() ? 0 : 1)},
+          page(*host),
+          ranks{host->all_gather(whole.rank())} {
+        if (host->is_root()) ring.emplace(*heads);
+    }
+
+    Place& own() const { return page.place(static_cast<std::size_t>(host->rank())); }
+
+    void watch() {
+        const std::chrono::duration<double> interval(std::min(0.5, limit_s / 8.0));
+        std::vector<std::uint64_t> last(page.size(), 0);
+        std::vector<double> silent_s(page.size() + 1, 0.0);  // and of the watched host
+        std::unique_lock lock(mutex);
+        while (!wake.wait_for(lock, interval, [this] { return done; })) {
+            own().beats.fetch_add(1, std::memory_order_relaxed);
+            if (page.doomed().load()) _exit(static_cast<int>(Fault::silent));
+            for (std::size_t q = 0; q < page.size(); ++q) {
+                const auto beats = page.place(q).beats.load(std::memory_order_relaxed);
+                const bool lives = beats != last[q] || page.place(q).left.load();
+                silent_s[q] = lives ? 0.0 : silent_s[q] + interval.count();
+                last[q] = beats;
+                if (silent_s[q] >= limit_s) end_for_rank(q);
+            }
+            if (!ring || ring->watched().empty()) continue;
+            silent_s.back() = ring->beat() ? 0.0 : silent_s.back() + interval.count();
+            if (silent_s.back() >= limit_s) {
+                end(concat("host ", ring->watched(), " has not been heard of for ", seconds()));
+            }
+        }
+    }
+
+    [[nodiscard]] std::string seconds() const { return concat(limit_s, " s"); }
+
+    [[noreturn]] void end_for_rank(std::size_t q) const {
+        const std::string phase = page.place(q).beacon.phase();
+        end(concat("rank ", ranks[q], " on ", host_name(), " has stood still for ", seconds(),
+                   " in the phase \"", phase, "\""));
+    }
+
+    /// Ends all ranks of this host; the first that notices says why.
+    [[noreturn]] void end(const std::string& why) const {
+        if (!page.doomed().exchange(true)) {
+            const std::string line =
+                concat("rankfold: ", why, "; rank ", comm.rank(),
+                       " ends the job (submit it again, with --resume if it has checkpoints; "
+                       "--watchdog sets the limit)\n");
+            static_cast<void>(!write(STDERR_FILENO, line.data(), line.size()));
+        }
+        _exit(static_cast<int>(Fault::silent));
+    }
+
+    const Communicator& comm;
+    double limit_s;
+    std::unique_ptr<Communicator> host;   // the ranks of this host
+    std::unique_ptr<Communicator> heads;  // the first ranks of all hosts; and all others
+    SharedPage page;
+    std::vector<int> ranks;  // of the places
+    std::optional<HostRing> ring;
+    std::mutex mutex;
+    std::condition_variable wake;
+    bool done = false;
+    std::thread thread;
+    int uncaught_at_start = std::uncaught_exceptions();
+};
+
+Watchdog::Watchdog(const Communicator& comm, double limit_s) {
+    RANKFOLD_EXPECT(limit_s >= 1.0);
+    if (comm.size() == 1) return;
+    impl_ = std::make_unique<Impl>(comm, limit_s);
+    if (!comm.all_agree(impl_->page.good())) {
+        throw Error(Fault::system,
+                    "no shared memory for the watchdog (/dev/shm); free some, or pass --watchdog 0",
+                    true);
+    }
+    comm.ledger().show_on(&impl_->own().beacon);
+    impl_->thread = std::thread([impl = impl_.get()] { impl->watch(); });
+}
+
+Watchdog::~Watchdog() {
+    if (!impl_) return;
+    if (std::uncaught_exceptions() == impl_->uncaught_at_start) impl_->comm.barrier();
+    {
+        const std::lock_guard lock(impl_->mutex);
+        impl_->done = true;
+    }
+    impl_->wake.notify_one();
+    if (impl_->thread.joinable()) impl_->thread.join();
+    if (impl_->page.good()) impl_->own().left.store(true);
+    impl_->comm.ledger().show_on(nullptr);
+}
+
+}  // namespace rankfold
