@@ -51,27 +51,10 @@ double exchange_seconds(Ledger& ledger) {
     return seconds;
 }
 
-/// GB/s of a ← b + s c on all ranks at once, in arrays that no cache holds: 24 bytes an element.
-double triad_gb_per_s(const Communicator& comm) {
-    constexpr std::size_t n = std::size_t{1} << 23;
-    std::vector<double> a(n, 1.0);
-    std::vector<double> b(n, 2.0);
-    std::vector<double> c(n, 3.0);
-    double best = 0.0;
-    for (int repeat = 0; repeat < 5; ++repeat) {
-        comm.barrier();
-        const double start = monotonic_seconds();
-        for (std::size_t i = 0; i < n; ++i) a[i] = b[i] + 0.5 * c[i];
-        best = std::max(best, 24.0 * static_cast<double>(n) / (monotonic_seconds() - start));
-        b[static_cast<std::size_t>(repeat)] = a[n - 1];
-    }
-    return comm.all_reduce(best, Reduce::sum) * 1e-9;
-}
-
-/// GB/s of an Adam pass over the part of the parameters that a rank owns, on all ranks at once.
+/// GB/s of an Adam pass over parameters that no cache holds, on all ranks at once.
 template <Real R>
-double optimizer_gb_per_s(const Communicator& comm, Index parameters) {
-    const Index own = parameters / comm.size() / 16 * 16;
+double optimizer_gb_per_s(const Communicator& comm) {
+    constexpr Index own = Index{1} << 23;
     Optimizer<R> optimizer({}, {{0, own}});
     AlignedVector<R> gradient(static_cast<std::size_t>(own), R{1});
     AlignedVector<R> weights(static_cast<std::size_t>(own), R{1});
@@ -183,8 +166,8 @@ BenchResult bench_mlp(const Communicator& comm, const MlpBenchOptions& options) 
     const auto steps = static_cast<double>(options.repeats * options.steps);
     result.extra.emplace_back("exposed_communication", exposed / steps / result.median());
     add_model(comm, network, result);
-    const double triad = triad_gb_per_s(comm);
-    const double optimizer = optimizer_gb_per_s<R>(comm, network.arena().summed_size());
+    const double triad = all_ranks_triad_gbytes(comm);
+    const double optimizer = optimizer_gb_per_s<R>(comm);
     result.extra.emplace_back("triad_gb_per_s", triad);
     result.extra.emplace_back("optimizer_gb_per_s", optimizer);
     result.extra.emplace_back("optimizer_share_of_triad", optimizer / triad);

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 
+#include <rankfold/core/subscript.hpp>
 #include <rankfold/factor/half_sweep.hpp>
 #include <rankfold/hybrid/entry_samples.hpp>
 
@@ -11,10 +12,6 @@ namespace rankfold {
 namespace {
 
 constexpr Index tile = 256;
-
-std::size_t at(Index i) {
-    return static_cast<std::size_t>(i);
-}
 
 /// Both towers, and their outputs side by side.
 Graph tower_graph(Index m, Index n, const DeepMfOptions& options) {

@@ -4,16 +4,9 @@
 #include <cmath>
 
 #include <rankfold/core/random.hpp>
+#include <rankfold/core/subscript.hpp>
 
 namespace rankfold {
-
-namespace {
-
-std::size_t at(Index i) {
-    return static_cast<std::size_t>(i);
-}
-
-}  // namespace
 
 template <Real R>
 EntrySamples<R>::EntrySamples(const BlockRowCsr<R>& entries, Index blocks)

@@ -1,6 +1,7 @@
 #include <rankfold/linalg/blas.hpp>
 
 #include <algorithm>
+#include <cmath>
 
 #include <cblas.h>
 #include <dlfcn.h>
@@ -78,8 +79,7 @@ std::string blas_description() {
 }
 
 template <Real R>
-double measure_gemm_gflops(int repeats) {
-    constexpr Index n = 2048;
+double measure_gemm_gflops(int repeats, Index n) {
     DenseMatrix<R> a(n, n);
     DenseMatrix<R> b(n, n);
     DenseMatrix<R> c(n, n);
@@ -87,11 +87,12 @@ double measure_gemm_gflops(int repeats) {
         a.data()[static_cast<std::size_t>(i)] = static_cast<R>(i % 7) - R{3};
         b.data()[static_cast<std::size_t>(i)] = static_cast<R>(i % 5) - R{2};
     }
+    const double flops = 2.0 * std::pow(static_cast<double>(n), 3.0);
     double best = 0.0;
     for (int i = 0; i < repeats; ++i) {
         const double start = monotonic_seconds();
         gemm<R>(Transpose::no, Transpose::no, R{1}, a.view(), b.view(), R{0}, c.view());
-        best = std::max(best, 2.0 * n * n * n / (monotonic_seconds() - start) * 1e-9);
+        best = std::max(best, flops / (monotonic_seconds() - start) * 1e-9);
     }
     return best;
 }
@@ -102,7 +103,7 @@ template void gemm(Transpose, Transpose, double, MatrixView<const double>, Matri
                    double, MatrixView<double>);
 template void gram_upper(float, MatrixView<const float>, float, MatrixView<float>);
 template void gram_upper(double, MatrixView<const double>, double, MatrixView<double>);
-template double measure_gemm_gflops<float>(int);
-template double measure_gemm_gflops<double>(int);
+template double measure_gemm_gflops<float>(int, Index);
+template double measure_gemm_gflops<double>(int, Index);
 
 }  // namespace rankfold

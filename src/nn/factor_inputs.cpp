@@ -3,15 +3,12 @@
 #include <algorithm>
 #include <cmath>
 
+#include <rankfold/core/subscript.hpp>
 #include <rankfold/dist/row_exchange.hpp>
 
 namespace rankfold {
 
 namespace {
-
-std::size_t at(Index i) {
-    return static_cast<std::size_t>(i);
-}
 
 /// [factors ∘ weights, extras…] in the factors' layout.
 /// @param weights  one a column, or empty for 1

@@ -3,17 +3,10 @@
 #include <algorithm>
 #include <numeric>
 
+#include <rankfold/core/subscript.hpp>
 #include <rankfold/nn/kernels.hpp>
 
 namespace rankfold {
-
-namespace {
-
-std::size_t at(Index i) {
-    return static_cast<std::size_t>(i);
-}
-
-}  // namespace
 
 template <Real R>
 GradientSum<R>::GradientSum(const Communicator& comm, Index blocks, std::vector<Index> bucket_ends,

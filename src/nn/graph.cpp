@@ -182,9 +182,6 @@ void Graph::check() const {
         if (!fits(layer.outputs)) throw wrong("has no proper number of outputs");
         if (!(layer.dropout >= 0.0 && layer.dropout < 1.0))
             throw wrong("has dropout not in [0, 1)");
-        if (layer.activation == Activation::softmax && layer.dropout > 0.0) {
-            throw wrong("has softmax and dropout, which do not go together");
-        }
         if (layer.kind == LayerKind::factored && !fits(layer.inner)) {
             throw wrong("has no proper inner size");
         }

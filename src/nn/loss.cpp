@@ -6,15 +6,12 @@
 #include <utility>
 
 #include <rankfold/core/error.hpp>
+#include <rankfold/core/subscript.hpp>
 #include <rankfold/nn/kernels.hpp>
 
 namespace rankfold {
 
 namespace {
-
-std::size_t at(Index i) {
-    return static_cast<std::size_t>(i);
-}
 
 template <Real R>
 double weight_of(const Targets<R>& targets, Index row) {

@@ -4,16 +4,9 @@
 #include <numeric>
 
 #include <rankfold/core/random.hpp>
+#include <rankfold/core/subscript.hpp>
 
 namespace rankfold {
-
-namespace {
-
-std::size_t at(Index i) {
-    return static_cast<std::size_t>(i);
-}
-
-}  // namespace
 
 template <Real R>
 NegativeSamples<R>::NegativeSamples(const BlockRowCsr<R>& entries, Index negatives, NegativeUse use,

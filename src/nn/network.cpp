@@ -6,16 +6,13 @@
 #include <map>
 
 #include <rankfold/core/random.hpp>
+#include <rankfold/core/subscript.hpp>
 #include <rankfold/nn/gradient_sum.hpp>
 #include <rankfold/nn/joins.hpp>
 
 namespace rankfold {
 
 namespace {
-
-std::size_t at(Index i) {
-    return static_cast<std::size_t>(i);
-}
 
 /// Where a layer's input comes from: input i as −1 − i, a layer as its number.
 Index source_of(const Graph& graph, const std::string& name) {
@@ -211,8 +208,10 @@ Workspace<R> Network<R>::workspace(Index capacity, Purpose purpose, Index blocks
             l == layers() - 1 && spec.activation == Activation::identity && spec.dropout == 0.0;
         if (training && !shared) space.d_output = DenseMatrix<R>(capacity, spec.outputs);
         if (training && spec.dropout > 0.0) space.kept.resize(at(capacity * spec.outputs));
-        if (spec.activation == Activation::gelu) {
-            space.linear = DenseMatrix<R>(capacity, spec.outputs);
+        const bool before_dropout =
+            training && spec.activation == Activation::softmax && spec.dropout > 0.0;
+        if (spec.activation == Activation::gelu || before_dropout) {
+            space.kept_back = DenseMatrix<R>(capacity, spec.outputs);
         }
         if (spec.kind == LayerKind::norm) {
             space.unit = DenseMatrix<R>(capacity, spec.outputs);
@@ -245,8 +244,8 @@ std::vector<MatrixView<const R>> Network<R>::inputs_of(Index layer, const Worksp
 template <Real R>
 MatrixView<const R> Network<R>::derived_from(Index layer, const Workspace<R>& ws) const {
     const LayerSpace<R>& space = ws.layers[at(layer)];
-    const bool linear = graph_.layers[at(layer)].activation == Activation::gelu;
-    return first_rows(linear ? space.linear : space.output, ws.rows);
+    const bool other = space.kept_back.rows() > 0;
+    return first_rows(other ? space.kept_back : space.output, ws.rows);
 }
 
 template <Real R>
@@ -294,7 +293,7 @@ void Network<R>::forward_layer(Index layer, Workspace<R>& ws) const {
     }
     const bool keeps = spec.activation == Activation::gelu;
     const bool whole_rows = spec.activation == Activation::softmax;
-    const auto to = keeps ? first_rows(space.linear, ws.rows) : z;
+    const auto to = keeps ? first_rows(space.kept_back, ws.rows) : z;
     const Epilogue<R> epilogue{.bias = whole_rows ? std::span<const R>() : mine.bias.row(0),
                                .f = keeps ? Activation::identity : spec.activation};
     if (mine.map) {
@@ -322,6 +321,10 @@ void Network<R>::drop(Index layer, Workspace<R>& ws, const DropoutKey& key) cons
     const Philox random(key.seed, Stream::dropout);
     const auto limit = static_cast<std::uint64_t>(std::ldexp(spec.dropout, 32));
     const R grow = static_cast<R>(1.0 / (1.0 - spec.dropout));
+    if (spec.activation == Activation::softmax) {
+        std::copy_n(space.output.data().begin(), ws.rows * spec.outputs,
+                    space.kept_back.data().begin());
+    }
     for (Index i = 0; i < ws.rows; ++i) {
         const auto sample = static_cast<std::uint64_t>(key.samples[at(i)]);
         const auto epoch = static_cast<std::uint64_t>(key.epoch);
@@ -359,7 +362,7 @@ void Network<R>::begin_backward(Index layer, Workspace<R>& ws) const {
             }
         }
         if (spec.activation == Activation::softmax) {
-            softmax_gradient<R>(a, d);
+            softmax_gradient<R>(derived_from(layer, ws), d);
         } else if (!layers_[at(layer)].finished) {
             activation_gradient<R>(derived_from(layer, ws), spec.activation, d);
         }

@@ -4,15 +4,9 @@
 #include <cmath>
 #include <numbers>
 
+#include <rankfold/core/subscript.hpp>
+
 namespace rankfold {
-
-namespace {
-
-std::size_t at(Index i) {
-    return static_cast<std::size_t>(i);
-}
-
-}  // namespace
 
 double learning_rate(const OptimizerOptions& options, const Clock& clock) {
     const auto step = static_cast<double>(clock.step);

@@ -5,6 +5,7 @@
 
 #include <omp.h>
 
+#include <rankfold/core/subscript.hpp>
 #include <rankfold/nn/gradient_sum.hpp>
 
 #include "tile_kernels.hpp"
@@ -17,10 +18,6 @@ namespace {
 constexpr Index slab_rows = 96;
 /// Products over more terms are cut into parts of this many, which are added one after the other.
 constexpr Index most_terms = 2048;
-
-std::size_t at(Index i) {
-    return static_cast<std::size_t>(i);
-}
 
 constexpr Index in_quads(Index rows) {
     return (rows + quad_rows - 1) / quad_rows;
@@ -91,21 +88,28 @@ void pack_rows_in_quads(MatrixView<const R> x, R* to) {
     }
 }
 
-/// Packs columns of x in quads: quad q, element (k, r) = x(k, 4 q + r); missing columns are 0.
+/// Packs columns of x in quads: quad q, element (k, r) = x(k, 4 q + r); missing columns are 0. Goes
+/// through x in strips of rows, so that whole lines of a quad are written.
 template <Real R>
 void pack_columns_in_quads(MatrixView<const R> x, R* to) {
+    constexpr Index strip = 16;
     const Index whole = x.cols / quad_rows;
+    const Index left = x.cols - whole * quad_rows;
     const Index stride = quad_stride(x.rows);
-    for (Index k = 0; k < x.rows; ++k) {
-        const R* from = x.row(k).data();
-        R* quad = to + quad_rows * k;
-        for (Index q = 0; q < whole; ++q, quad += stride, from += quad_rows) {
-            std::copy_n(from, quad_rows, quad);
+    for (Index first = 0; first < x.rows; first += strip) {
+        const Index end = std::min(first + strip, x.rows);
+        for (Index q = 0; q < whole; ++q) {
+            R* quad = to + q * stride;
+            const R* from = x.data + quad_rows * q;
+            for (Index k = first; k < end; ++k) {
+                std::copy_n(from + k * x.ld, quad_rows, quad + quad_rows * k);
+            }
         }
-        if (whole == in_quads(x.cols)) continue;
-        const Index left = x.cols - whole * quad_rows;
-        std::copy_n(from, left, quad);
-        std::fill(quad + left, quad + quad_rows, R{0});
+        for (Index k = first; left > 0 && k < end; ++k) {
+            R* quad = to + whole * stride + quad_rows * k;
+            std::copy_n(x.row(k).data() + whole * quad_rows, left, quad);
+            std::fill(quad + left, quad + quad_rows, R{0});
+        }
     }
 }
 

@@ -6,14 +6,11 @@
 #include <numeric>
 
 #include <rankfold/comm/reproducible_sum.hpp>
+#include <rankfold/core/subscript.hpp>
 
 namespace rankfold {
 
 namespace {
-
-std::size_t at(Index i) {
-    return static_cast<std::size_t>(i);
-}
 
 /// Row boundaries of blocks of equal sample counts, for rows of which each rank has some chosen as
 /// samples; `total` becomes their number.

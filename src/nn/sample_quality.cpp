@@ -6,16 +6,13 @@
 #include <tuple>
 
 #include <rankfold/comm/reproducible_sum.hpp>
+#include <rankfold/core/subscript.hpp>
 
 namespace rankfold {
 
 namespace {
 
 constexpr Index tile = 256;
-
-std::size_t at(Index i) {
-    return static_cast<std::size_t>(i);
-}
 
 /// One tile of a block: (Σ loss, number of right answers).
 template <Real R>

@@ -3,15 +3,9 @@
 #include <algorithm>
 #include <numeric>
 
+#include <rankfold/core/subscript.hpp>
+
 namespace rankfold {
-
-namespace {
-
-std::size_t at(Index i) {
-    return static_cast<std::size_t>(i);
-}
-
-}  // namespace
 
 template <Real R>
 TableUpdate<R>::TableUpdate(const Communicator& comm, Network<R>& network,

@@ -20,17 +20,24 @@ constexpr Index most_quads = HWY_TARGET == HWY_AVX3 ? 3 : 1;
 template <class R>
 using Tag = hn::CappedTag<R, 64 / sizeof(R)>;
 
-/// QUADS quads of rows times two vectors of columns.
+/// Terms of a product between which sums rest in memory: a panel of so many rows, 24 KiB, stays in
+/// the first-level cache while all quads pass it.
+constexpr Index depth_at_once = 192;
+
+/// QUADS quads of rows times two vectors of columns. `goes_on`: from the sums that stand in `out`.
 template <Index QUADS, class R>
 HWY_INLINE void product(Index depth, const R* HWY_RESTRICT a, Index quad_stride,
-                        const R* HWY_RESTRICT b, const R* addend, Index ld_addend, R* out,
-                        Index ld) {
+                        const R* HWY_RESTRICT b, bool goes_on, const R* addend, Index ld_addend,
+                        R* out, Index ld) {
     constexpr Index width = panel_width<R>;
     const Tag<R> d;
     const auto lanes = static_cast<Index>(hn::Lanes(d));
     hn::Vec<Tag<R>> sum[4 * QUADS][2];
     HWY_UNROLL(12)
-    for (Index r = 0; r < 4 * QUADS; ++r) sum[r][0] = sum[r][1] = hn::Zero(d);
+    for (Index r = 0; r < 4 * QUADS; ++r) {
+        sum[r][0] = goes_on ? hn::LoadU(d, out + r * ld) : hn::Zero(d);
+        sum[r][1] = goes_on ? hn::LoadU(d, out + r * ld + lanes) : hn::Zero(d);
+    }
     for (Index k = 0; k < depth; ++k) {
         const auto left = hn::Load(d, b + k * width);
         const auto right = hn::Load(d, b + k * width + lanes);
@@ -62,19 +69,28 @@ template <class R>
 void tile_product_impl(Index depth, const R* a, Index quad_stride, Index quads, const R* b,
                        const R* addend, Index ld_addend, R* out, Index ld) {
     const Index lanes = static_cast<Index>(hn::Lanes(Tag<R>()));
-    Index q = 0;
-    const auto run = [&]<Index QUADS>() HWY_ATTR {
-        for (; q + QUADS <= quads; q += QUADS) {
-            for (Index c = 0; c < panel_width<R>; c += 2 * lanes) {
-                product<QUADS>(depth, a + q * quad_stride, quad_stride, b + c,
-                               addend == nullptr ? nullptr : addend + 4 * q * ld_addend + c,
-                               ld_addend, out + 4 * q * ld + c, ld);
+    const Index most = addend == out ? depth : depth_at_once;  // the addend is read at the end
+    Index first = 0;
+    do {
+        const Index terms = std::min(depth - first, most);
+        const bool ends = first + terms == depth;
+        Index q = 0;
+        const auto run = [&]<Index QUADS>() HWY_ATTR {
+            for (; q + QUADS <= quads; q += QUADS) {
+                for (Index c = 0; c < panel_width<R>; c += 2 * lanes) {
+                    const bool adds = ends && addend != nullptr;
+                    product<QUADS>(terms, a + q * quad_stride + 4 * first, quad_stride,
+                                   b + first * panel_width<R> + c, first > 0,
+                                   adds ? addend + 4 * q * ld_addend + c : nullptr, ld_addend,
+                                   out + 4 * q * ld + c, ld);
+                }
             }
-        }
-    };
-    run.template operator()<most_quads>();
-    if constexpr (most_quads > 2) run.template operator()<2>();
-    if constexpr (most_quads > 1) run.template operator()<1>();
+        };
+        run.template operator()<most_quads>();
+        if constexpr (most_quads > 2) run.template operator()<2>();
+        if constexpr (most_quads > 1) run.template operator()<1>();
+        first += terms;
+    } while (first < depth);
 }
 
 #if HWY_TARGET == HWY_SCALAR || HWY_TARGET == HWY_EMU128

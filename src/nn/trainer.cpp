@@ -9,6 +9,8 @@
 
 #include <rankfold/comm/reproducible_sum.hpp>
 #include <rankfold/core/random.hpp>
+#include <rankfold/core/subscript.hpp>
+#include <rankfold/linalg/blas.hpp>
 
 namespace rankfold {
 
@@ -21,10 +23,8 @@ constexpr Index piece_elements = 1 << 13;
 /// Squares of a gradient are added by lines of this many elements, whatever the slices.
 constexpr Index line_elements = 16;
 constexpr Index none = std::numeric_limits<Index>::max();
-
-std::size_t at(Index i) {
-    return static_cast<std::size_t>(i);
-}
+/// Rows of the dense product that a training's speed is held against: some milliseconds.
+constexpr Index gemm_width = 768;
 
 template <Real R>
 std::vector<Range> owned_slices(const GradientSum<R>& sum, int rank) {
@@ -136,19 +136,41 @@ template <Real R>
 History Trainer<R>::run(const Steering& steering) {
     History history{.columns = {"epoch", "loss"}, .rows = {}};
     TensorList initial = state(0);
+    const auto samples = static_cast<double>(samples_.samples());
+    const Index rows = samples_.samples() * samples_.rows_per_sample();
+    const double flops = network_->forward_flops(rows) + network_->backward_flops(rows);
+    const double gemm = comm_->all_reduce(measure_gemm_gflops<R>(2, gemm_width), Reduce::sum);
     for (Index e = steering.restore(initial); e < options_.epochs; ++e) {
         const double start = monotonic_seconds();
+        exchanging_ = 0.0;
         const double loss = epoch(e);
-        const double rate = static_cast<double>(samples_.samples()) / (monotonic_seconds() - start);
+        const double seconds = comm_->all_reduce(monotonic_seconds() - start, Reduce::max);
+        // the slowest rank waits least
+        const double exposed = comm_->all_reduce(exchanging_, Reduce::min);
         history.rows.push_back({static_cast<double>(e + 1), loss});
-        const Verdict verdict = steering.after({.unit = "epoch",
-                                                .step = e + 1,
-                                                .steps = options_.epochs,
-                                                .values = {{"loss", loss}, {"samples/s", rate}}},
-                                               state(e + 1));
+        const Verdict verdict =
+            steering.after({.unit = "epoch",
+                            .step = e + 1,
+                            .steps = options_.epochs,
+                            .values = {{"loss", loss},
+                                       {"samples/s", samples / seconds},
+                                       {"GF/s", flops / seconds * 1e-9},
+                                       {"share of gemm", flops / seconds * 1e-9 / gemm},
+                                       {"exposed communication", exposed / seconds}}},
+                           state(e + 1));
         if (verdict == Verdict::stop) break;
     }
     return history;
+}
+
+/// Runs `work`, in which this rank computes nothing, in a phase of the ledger, and on the clock.
+template <Real R>
+template <class Work>
+void Trainer<R>::exchange(const char* phase_name, const Work& work) {
+    auto phase = comm_->ledger().phase(phase_name);
+    const double start = monotonic_seconds();
+    work();
+    exchanging_ += monotonic_seconds() - start;
 }
 
 template <Real R>
@@ -271,8 +293,7 @@ void Trainer<R>::backward(bool last, bool add) {
         }
         while (last && next_bucket < sum_.buckets() &&
                sum_.bucket(next_bucket).end < done + line_elements) {
-            auto exchange = comm_->ledger().phase("gradient sum");
-            sum_.start(next_bucket++);
+            exchange("gradient sum", [&] { sum_.start(next_bucket++); });
         }
         network_->input_gradient(layer, ws_);
         sum_.progress();
@@ -299,8 +320,7 @@ template <Real R>
 double Trainer<R>::clipped() {
     std::vector<double> terms;
     for (Index b = 0; b < sum_.buckets(); ++b) {
-        auto phase = comm_->ledger().phase("gradient sum");
-        sum_.finish(b);
+        exchange("gradient sum", [&] { sum_.finish(b); });
     }
     auto phase = comm_->ledger().phase("update");
     for (const Piece& piece : pieces_) {
@@ -329,12 +349,11 @@ void Trainer<R>::update(const Clock& clock) {
     bad_tensor_ = none;
     std::vector<PendingExchange> gathers;
     for (Index b = 0; b < sum_.buckets(); ++b) {
-        if (!clips) {
-            auto phase = comm_->ledger().phase("gradient sum");
-            sum_.finish(b);
-        }
+        if (!clips) exchange("gradient sum", [&] { sum_.finish(b); });
         update_bucket(b);
-        if (comm_->size() > 1 && options_.owner_updates) gathers.push_back(gather(b));
+        if (comm_->size() > 1 && options_.owner_updates) {
+            exchange("gather parameters", [&] { gathers.push_back(gather(b)); });
+        }
     }
     bool tables_finite = true;
     if (has_tables()) {
@@ -342,8 +361,9 @@ void Trainer<R>::update(const Clock& clock) {
         tables_finite = tables_.update(optimizer_);
     }
     check(clock.step, tables_finite);
-    auto phase = comm_->ledger().phase("gather parameters");
-    for (PendingExchange& pending : gathers) pending.wait();
+    exchange("gather parameters", [&] {
+        for (PendingExchange& pending : gathers) pending.wait();
+    });
 }
 
 template <Real R>
@@ -367,7 +387,6 @@ void Trainer<R>::update_bucket(Index bucket) {
 /// Every rank gets the slices that the others have updated.
 template <Real R>
 PendingExchange Trainer<R>::gather(Index bucket) {
-    auto phase = comm_->ledger().phase("gather parameters");
     std::vector<Index> counts;
     for (int q = 0; q < comm_->size(); ++q) counts.push_back(sum_.owned(bucket, q).size());
     const double own = static_cast<double>(counts[at(comm_->rank())]) * sizeof(R);

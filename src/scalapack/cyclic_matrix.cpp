@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <exception>
 
+#include <rankfold/core/subscript.hpp>
+
 extern "C" {
 int Csys2blacs_handle(MPI_Comm comm);
 void Cfree_blacs_system_handle(int handle);
@@ -15,10 +17,6 @@ void descinit_(int* desc, const int* m, const int* n, const int* mb, const int* 
 namespace rankfold {
 
 namespace {
-
-std::size_t at(Index i) {
-    return static_cast<std::size_t>(i);
-}
 
 /// The indices of [0, count) that fall to a place, increasing.
 std::vector<Index> indices(Index count, Index block, int place, int places) {

@@ -28,7 +28,8 @@ struct MlpBenchOptions {
 /// - exposed_communication: share of the time in which a rank exchanges gradients and parameters
 ///   and computes nothing; modelled_communication: the same by 2 α + (last bucket's share of the
 ///   gradients + all parameters) (p − 1)/p / β, with α and β measured between the ranks
-/// - optimizer_gb_per_s: 28 bytes a parameter over the time of a pass, and its share of the triad
+/// - optimizer_gb_per_s: seven numbers a parameter over the time of an Adam pass in arrays that no
+///   cache holds, and its share of the triad
 /// @collective over comm
 /// @throws Error (Fault::input), on all ranks alike: fewer than two widths, or a batch smaller than
 ///         the micro-batches

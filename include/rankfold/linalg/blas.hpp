@@ -27,8 +27,8 @@ void use_one_blas_thread();
 /// The BLAS library and the kernel set that it chose on this machine, e.g. "OpenBLAS 0.3.21 …".
 [[nodiscard]] std::string blas_description();
 
-/// Flop rate in GF/s of one 2048 x 2048 x 2048 product on the calling rank: best of `repeats`.
+/// Flop rate in GF/s of one n x n x n product on the calling rank: best of `repeats`.
 template <Real R>
-[[nodiscard]] double measure_gemm_gflops(int repeats);
+[[nodiscard]] double measure_gemm_gflops(int repeats, Index n = 2048);
 
 }  // namespace rankfold

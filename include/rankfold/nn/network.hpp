@@ -13,9 +13,11 @@ template <Real R>
 struct LayerSpace {
     DenseMatrix<R> output;    ///< (rows, outputs)
     DenseMatrix<R> d_output;  ///< (rows, outputs); none if the gradient may replace the output
-    DenseMatrix<R> linear;    ///< (rows, outputs) for gelu, whose derivative needs it
-    DenseMatrix<R> unit;      ///< (rows, outputs) of a norm: x̂
-    std::vector<R> spread;    ///< (rows) of a norm: 1 / deviation
+    /// (rows, outputs) what the derivative needs and the output does not tell: gelu's linear part,
+    /// and the shares of a softmax before dropout.
+    DenseMatrix<R> kept_back;
+    DenseMatrix<R> unit;             ///< (rows, outputs) of a norm: x̂
+    std::vector<R> spread;           ///< (rows) of a norm: 1 / deviation
     std::vector<std::uint8_t> kept;  ///< (rows, outputs) if the layer has dropout: 1 where kept
     MapSpace<R> map;
 };

@@ -49,8 +49,9 @@ public:
     [[nodiscard]] Index steps_per_epoch() const noexcept { return steps_per_epoch_; }
 
     /// Trains for options.epochs, from what steering.restore gives; calls steering.after after each
-    /// epoch with the progress values loss (mean over the epoch), samples/s, GF/s and
-    /// communication (its share of the time).
+    /// epoch with the progress values loss (mean over the epoch), samples/s, GF/s, share of gemm
+    /// (of what the ranks' dense products reach together), and exposed communication (the share of
+    /// the time in which a rank exchanges gradients and parameters and computes nothing).
     ///
     /// @return the loss of every epoch
     /// @collective over the source's communicator
@@ -77,6 +78,8 @@ private:
     };
 
     [[nodiscard]] Range samples_of_step(Index block, Index step, Index pass) const;
+    template <class Work>
+    void exchange(const char* phase_name, const Work& work);
     [[nodiscard]] bool has_tables() const { return !tables_.empty(); }
     void plan_pieces();
     void load(Index epoch, Index number, Index pass);
@@ -114,7 +117,8 @@ private:
     std::vector<double> epoch_loss_;
     std::vector<char> finite_loss_;
 
-    Index bad_tensor_ = 0;  // whose gradient is not finite
+    Index bad_tensor_ = 0;     // whose gradient is not finite
+    double exchanging_ = 0.0;  // seconds of this epoch in exchange()
 };
 
 extern template class Trainer<float>;

@@ -4,7 +4,6 @@
 
 #include <fmt/format.h>
 
-#include <rankfold/cli/network_file.hpp>
 #include <rankfold/cli/text_output.hpp>
 #include <rankfold/core/hash.hpp>
 #include <rankfold/eval/align.hpp>
@@ -36,8 +35,8 @@ constexpr Index rows_per_message = 16384;  // bounds what rank 0 holds of a larg
 /// What is predicted of a row.
 enum class Answer {
     classes,  ///< the probability of every class
-    top,      ///< the best columns: their probabilities, or the scores of a network for ratings
-    entries,  ///< the rating of each given entry
+    top,      ///< the best columns: their probabilities, or the scores of a network for pairs
+    entries,  ///< the rating or the probability of each given entry
 };
 
 template <Real R>
@@ -46,13 +45,14 @@ public:
     Predictor(Run& run, const PredictCommand& o)
         : run_{run},
           o_{o},
-          model_{load_network<R>(run, o.model.front())},
           data_{o.model.size() > 1 ? load_matrix<R>(run, o.model[1]) : nullptr},
-          scorer_{network_scorer(*model_, data_.get())},
-          ref_{scorer_} {
-        if (model_->head == Loss::classes) {
+          model_{run, o.model.front(), data_, data_},
+          ref_{model_.scorer()},
+          head_{head_of(model_)} {
+        const bool pairs = model_.network()->input == NetworkInput::indices;
+        if (head_ == Loss::classes) {
             answer_ = Answer::classes;
-        } else if (model_->head == Loss::squared && data_) {
+        } else if ((head_ == Loss::squared || pairs) && data_) {
             answer_ = Answer::entries;
             align_entries();
         }
@@ -62,11 +62,11 @@ public:
     void predict();
 
 private:
-    [[nodiscard]] const IdSource& row_ids() const {
-        return needs_data(*model_) ? data_->ids : model_->factors->ids;
-    }
+    [[nodiscard]] static Loss head_of(const Model<R>& model);
+    [[nodiscard]] const IdSource& row_ids() const { return model_.ids(); }
     [[nodiscard]] const IdSource& col_ids() const {
-        return model_->factors ? model_->factors->ids : model_->ids;
+        const NetworkModel<R>& network = *model_.network();
+        return network.factors ? network.factors->ids : network.ids;
     }
     void align_entries();
     [[nodiscard]] std::vector<Index> wanted_rows() const;
@@ -86,10 +86,10 @@ private:
 
     Run& run_;
     const PredictCommand& o_;
-    std::shared_ptr<NetworkModel<R>> model_;
     std::shared_ptr<const MatrixData<R>> data_;
-    NetworkScorer<R> scorer_;
+    Model<R> model_;
     ScorerRef<R> ref_;
+    Loss head_;
     Answer answer_ = Answer::top;
     std::optional<Aligned<R>> entries_;  // of the data, in the rows and columns of the factors
     std::vector<Index> wanted_;          // increasing
@@ -98,19 +98,34 @@ private:
     Index count_ = 0;
 };
 
+/// @throws Error (Fault::input), on all ranks alike, if the model is no network
+template <Real R>
+Loss Predictor<R>::head_of(const Model<R>& model) {
+    if (model.network() != nullptr) return model.network()->head;
+    throw input_error(model.path(),
+                      " holds factors, and predict applies networks; use `rankfold recommend`");
+}
+
+/// Turns outputs into what they stand for: shares of a row, probabilities, or scores as they are.
+template <Real R>
+void interpret(Loss head, MatrixView<R> outputs) {
+    if (head == Loss::classes || head == Loss::distribution) {
+        softmax<R>(outputs);
+    } else if (head == Loss::logistic || head == Loss::logistic_columns) {
+        const std::vector<R> none(static_cast<std::size_t>(outputs.cols), R{0});
+        bias_activation<R>(outputs, none, Activation::sigmoid);
+    }
+}
+
 template <Real R>
 void Predictor<R>::align_entries() {
     if (!data_->sparse) {
         throw input_error(data_->file,
-                          " is dense; a network for ratings predicts the entries of a "
+                          " is dense; a network for pairs predicts the entries of a "
                           "sparse matrix, or, without one, the best columns of every row");
     }
-    const Communicator& comm = run_.comm;
-    const IdSource& ids = model_->factors->ids;
-    const auto rows = match_names(comm, data_->ids, ids, "obs", data_->rows(), ref_.rows());
-    const auto cols = match_names(comm, data_->ids, ids, "var", data_->cols(), ref_.cols());
-    entries_ = align(*data_->sparse, ref_.layout(), ref_.cols(), rows, cols);
-    const Index strangers = comm.all_reduce(std::ssize(entries_->strangers), Reduce::sum);
+    entries_ = align_with(model_, *data_);
+    const Index strangers = run_.comm.all_reduce(std::ssize(entries_->strangers), Reduce::sum);
     run_.result["unknown_entries"] = strangers;
     if (strangers > 0) {
         run_.say(
@@ -172,7 +187,8 @@ Index Predictor<R>::answer_tile(Range tile, std::vector<Prediction>& out) const 
         const CsrView<R> where =
             entries_->matrix.local().view().row_block({begin, begin + tile.size()});
         std::vector<R> values(static_cast<std::size_t>(where.nnz()));
-        scorer_.entries(tile, where, values);
+        ref_.entries(tile, where, values);
+        interpret<R>(head_, {values.data(), 1, std::ssize(values)});
         auto value = values.begin();
         for (Index t = 0; t < where.rows; ++t) {
             for (const ColIndex j : where.row_cols(t)) {
@@ -185,8 +201,8 @@ Index Predictor<R>::answer_tile(Range tile, std::vector<Prediction>& out) const 
         return where.nnz();
     }
     DenseMatrix<R> scores(tile.size(), ref_.cols());
-    scorer_.scores(tile, scores.view());
-    if (model_->head != Loss::squared) softmax<R>(scores.view());
+    ref_.scores(tile, scores.view());
+    interpret<R>(head_, scores.view());
     for (auto row = first; row != last; ++row) {
         answer_row(*row, std::as_const(scores).row(*row - tile.begin), out);
     }
@@ -226,7 +242,7 @@ std::vector<Prediction> Predictor<R>::gather(Range rows) {
 /// Names of classes or columns, on rank 0. @collective
 template <Real R>
 std::vector<std::string> Predictor<R>::all_column_names() const {
-    if (answer_ == Answer::classes) return model_->class_names;
+    if (answer_ == Answer::classes) return model_.class_names();
     std::vector<Index> all(static_cast<std::size_t>(ref_.cols()));
     std::iota(all.begin(), all.end(), Index{0});
     return names_on_root(run_.comm, col_ids(), "var", all);
@@ -237,7 +253,7 @@ std::string Predictor<R>::csv_header() const {
     if (answer_ == Answer::entries) return "row,column,prediction\n";
     if (answer_ == Answer::top) return "row,place,column,score\n";
     std::string header = "row,class";
-    for (const std::string& name : model_->class_names)
+    for (const std::string& name : model_.class_names())
         header += fmt::format(",{}", csv_field(name));
     return header + "\n";
 }
@@ -312,10 +328,11 @@ void Predictor<R>::write_matrix_file() {
         CsrMatrix<R>& local = entries_->matrix.local();
         each_tile([&](Range tile) {
             const CsrView<R> where = local.view().row_block({tile.begin - first, tile.end - first});
-            scorer_.entries(tile, where,
-                            std::span<R>(local.values)
-                                .subspan(static_cast<std::size_t>(where.row_ptr[0]),
-                                         static_cast<std::size_t>(where.nnz())));
+            const std::span<R> values = std::span<R>(local.values)
+                                            .subspan(static_cast<std::size_t>(where.row_ptr[0]),
+                                                     static_cast<std::size_t>(where.nnz()));
+            ref_.entries(tile, where, values);
+            interpret<R>(head_, {values.data(), 1, where.nnz()});
         });
         matrix.sparse = std::move(entries_->matrix);
     } else {
@@ -323,8 +340,8 @@ void Predictor<R>::write_matrix_file() {
         each_tile([&](Range tile) {
             const auto out =
                 matrix.dense->local().view().row_block({tile.begin - first, tile.end - first});
-            scorer_.scores(tile, out);
-            if (model_->head != Loss::squared) softmax<R>(out);
+            ref_.scores(tile, out);
+            interpret<R>(head_, out);
         });
         if (run_.comm.is_root()) extras.col_names = Names{.text = col_names_, .numbers = {}};
     }
@@ -391,7 +408,7 @@ Action declare_predict(Options& options) {
     auto o = std::make_shared<PredictCommand>();
     options.positional("model", o->model,
                        "Network file, then the matrix that it is applied to (not needed for a "
-                       "network that predicts columns or ratings from factors)");
+                       "network that predicts columns or ratings from factors or embeddings)");
     options.add("rows", o->rows, "Names of rows, or all");
     options.add("top", o->top, "Columns a row, where all columns are predicted",
                 Accept::between(1, 100000));

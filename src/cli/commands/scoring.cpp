@@ -121,9 +121,10 @@ struct Model<R>::Impl {
         if (needs_data(*network)) {
             data = network->head == Loss::classes ? std::move(labelled) : std::move(seen);
             if (!data) {
-                throw input_error(path, network->head == Loss::classes
-                                            ? " tells the classes of rows; it ranks no columns"
-                                            : " reads rows of a matrix; give --train FILE");
+                throw input_error(path,
+                                  network->head == Loss::classes
+                                      ? " tells classes; give a matrix of rows to tell them of"
+                                      : " reads rows of a matrix; give one (--train)");
             }
             ids = data->ids;
         } else {
@@ -166,6 +167,11 @@ ScorerRef<R> Model<R>::scorer() const {
     if (impl_->network_scorer) return *impl_->network_scorer;
     if (impl_->joint_scorer) return *impl_->joint_scorer;
     return *impl_->factor_scorer;
+}
+
+template <Real R>
+const NetworkModel<R>* Model<R>::network() const {
+    return impl_->network.get();
 }
 
 template <Real R>

@@ -5,7 +5,7 @@
 #include <optional>
 #include <string>
 
-#include <rankfold/cli/run.hpp>
+#include <rankfold/cli/network_file.hpp>
 #include <rankfold/data/matrix_file.hpp>
 #include <rankfold/eval/align.hpp>
 #include <rankfold/eval/baselines.hpp>
@@ -45,6 +45,8 @@ public:
     [[nodiscard]] const std::string& name() const;
     [[nodiscard]] const std::string& path() const;
     [[nodiscard]] ScorerRef<R> scorer() const;
+    /// The network, if it is one; else null.
+    [[nodiscard]] const NetworkModel<R>* network() const;
     /// Names of the scorer's rows and columns.
     [[nodiscard]] const IdSource& ids() const;
     /// What it predicts for unknown rows or columns, if it says.

@@ -1,0 +1,177 @@
+"""Networks through the command: what is refused, equal bits however the samples are spread, NeuMF."""
+
+import unittest
+
+import h5py
+import numpy as np
+
+from program import ProgramTest, random_matrix, read_matrix
+
+
+class NetworkTest(ProgramTest):
+    def write_rows(self, name, rows=30, cols=6, classes=3):
+        """A table of numbers, its last column the class, imported as a dense matrix."""
+        generator = np.random.default_rng(5)
+        labels = np.arange(rows) % classes
+        values = np.round(generator.random((rows, cols)) + labels[:, None], 3)
+        lines = [",".join([*map(str, row), f"c{label}"]) for row, label in zip(values, labels)]
+        self.write(f"{name}.csv", "\n".join(lines) + "\n")
+        self.run_program("import", f"{name}.csv", "--format", "table", "--label-column", "last",
+                         "--out", f"{name}.h5", "--force")
+
+    def change(self, path, work):
+        with h5py.File(self.folder / path, "r+") as file:
+            for name in ("X", "obs/label"):
+                file[name].attrs.pop("checksum", None)
+            work(file)
+
+
+class Refusals(NetworkTest):
+    def refuse(self, *options, says, ranks=2):
+        self.assert_refused("mlp", "a.h5", "--hidden", 8, *options, "--out", "n.h5", says=says,
+                            ranks=ranks)
+        self.assertFalse((self.folder / "n.h5").exists())
+
+    def test_labels_that_are_missing_or_out_of_range(self):
+        self.write_matrix("plain.h5", random_matrix(20, 10))
+        self.assert_refused("mlp", "plain.h5", "--head", "classes", "--out", "n.h5",
+                            says=["no labels", "--labels"], ranks=2)
+        self.write_rows("a")
+
+        def beyond(file):
+            file["obs/label"][17] = 3
+
+        def negative(file):
+            file["obs/label"][17] = -1
+
+        for damage in (beyond, negative):
+            with self.subTest(damage.__name__):
+                self.write_rows("a")
+                self.change("a.h5", damage)
+                self.refuse(says=["17", "label"], ranks=3)
+
+    def test_a_class_without_a_sample_is_called_by_its_name(self):
+        self.write_rows("a")
+        self.write_rows("b", classes=2)
+
+        def third_class(file):
+            names = [*file["uns/label_names"].asstr()[:], "c2"]
+            kept = dict(file["uns/label_names"].attrs)
+            del file["uns/label_names"]
+            file["uns/label_names"] = np.array(names, dtype=h5py.string_dtype())
+            file["uns/label_names"].attrs.update(kept)
+
+        self.change("b.h5", third_class)
+        self.assert_refused("mlp", "b.h5", "--out", "n.h5", says=["class c2", "no sample"],
+                            ranks=2)
+
+    def test_a_batch_smaller_than_its_micro_batches(self):
+        self.write_rows("a")
+        self.refuse("--batch", 4, "--micro-batches", 8, says=["4 samples", "8 micro-batches"])
+
+    def test_a_number_that_is_not_finite_is_named_by_its_row(self):
+        self.write_rows("a")
+
+        def not_a_number(file):
+            file["X"][17, 2] = np.nan
+
+        self.change("a.h5", not_a_number)
+        self.refuse(says=["a.h5", "row 17", "nan"], ranks=3)
+
+    def test_a_network_for_inputs_of_another_width(self):
+        self.write_rows("a")
+        self.write_rows("wide", cols=7)
+        self.run_program("mlp", "a.h5", "--hidden", 8, "--epochs", 1, "--out", "n.h5")
+        for command in (["predict", "n.h5", "wide.h5"],
+                        ["evaluate", "n.h5", "--test", "wide.h5"]):
+            self.assert_refused(*command, says=["wide.h5", "7 columns", "6"], ranks=2)
+
+    def test_a_loss_that_is_no_number_stops_all_ranks_and_the_last_checkpoint_stands(self):
+        self.write_rows("a")
+        training = ["mlp", "a.h5", "--hidden", 8, "--batch", 16, "--micro-batches", 4, "--epochs", 8,
+                    "--schedule", "step", "--step-epochs", 3, "--step-factor", 1e30,
+                    "--out", "n.h5", "--checkpoint", "kept", "--every", "1epochs", "--quiet"]
+        line = self.assert_refused(*training, says=["not finite", "step", "of 2"], ranks=3, code=1)
+        self.assertRegex(line, r"(from layer \w+ on \(sample \d+\)|gradient of layer \w+)")
+        self.assertFalse((self.folder / "n.h5").exists())
+        newest = max((self.folder / "kept").glob("step-*.h5"))
+        self.run_program("info", newest, "--verify")
+
+
+class EqualBits(NetworkTest):
+    """Of 29 rows in 4 blocks, 8 a step: the fourth step has 5 samples; of 5 ranks one has none."""
+
+    OPTIONS = ["--hidden", "8,4", "--batch", 8, "--micro-batches", 4, "--epochs", 6, "--clip", 1,
+               "--layer-norm", "--force", "--report", "report.json", "--quiet"]
+
+    def digest(self, *options, ranks):
+        self.run_program("mlp", "a.h5", *self.OPTIONS, *options, "--out", "n.h5", ranks=ranks)
+        return self.report()["digest"]
+
+    def test_on_one_to_five_ranks_and_after_a_resumption(self):
+        self.write_rows("a", rows=29)
+        digests = {ranks: self.digest(ranks=ranks) for ranks in (1, 2, 3, 4)}
+        digests["allreduce"] = self.digest("--gradient-sum", "allreduce", ranks=3)
+        checkpoints = ["--checkpoint", "kept", "--every", "1epochs"]
+        digests["checkpoints"] = self.digest(*checkpoints, ranks=2)
+        steps = sorted((self.folder / "kept").glob("step-*.h5"))
+        for late in steps[1:]:
+            late.unlink()
+        digests["resumed"] = self.digest(*checkpoints, "--resume", ranks=5)
+        self.assertEqual(len(set(digests.values())), 1, digests)
+
+    def test_where_the_last_batch_leaves_ranks_without_samples(self):
+        self.write_rows("a", rows=9)
+        digests = {self.digest(ranks=ranks) for ranks in (1, 3, 4)}
+        self.assertEqual(len(digests), 1)
+
+
+class NeuMf(ProgramTest):
+    def train(self, *options, ranks=2):
+        self.run_program("hybrid", "a.h5", "--form", "neumf", "--factors", 4, "--embedding", 6,
+                         "--hidden", "8,4", "--epochs", 2, "--out", "n.h5", "--force", "--report",
+                         "report.json", "--quiet", *options, ranks=ranks)
+        return self.report()["digest"]
+
+    def setUp(self):
+        super().setUp()
+        self.write_matrix("a.h5", random_matrix(40, 25))
+
+    def test_the_bits_are_those_of_one_rank(self):
+        self.assertEqual(len({self.train(ranks=ranks) for ranks in (1, 2, 3)}), 1)
+
+    def test_predict_gives_the_probability_of_every_entry(self):
+        self.train()
+        self.run_program("predict", "n.h5", "a.h5", "--out", "p.h5", ranks=3)
+        found = read_matrix(self.folder / "p.h5")
+        with h5py.File(self.folder / "n.h5") as file:
+            tables = {name: set[:] for name, set in file["embeddings"].items()}
+            layers = {name: (group["weight"][:], group["bias"][:])
+                      for name, group in file["layers"].items()}
+        entries = read_matrix(self.folder / "a.h5").tocoo()
+        expected = reference(tables, layers, entries.row, entries.col)
+        np.testing.assert_array_equal(found.tocoo().col, entries.col)
+        np.testing.assert_allclose(found.tocoo().data, expected, rtol=1e-4)
+
+    def test_predict_lists_the_best_columns_of_a_row(self):
+        self.train()
+        self.run_program("predict", "n.h5", "--top", 3, "--rows", "0", "--out", "best.csv")
+        lines = (self.folder / "best.csv").read_text().splitlines()
+        self.assertEqual(lines[0], "row,place,column,score")
+        self.assertEqual(len(lines), 4)
+
+
+def reference(tables, layers, rows, cols):
+    """σ of NeuMF's output for each pair, by the names of its layers."""
+    product = tables["row_factors"][rows] * tables["column_factors"][cols]
+    z = np.concatenate([tables["row_embedding"][rows], tables["column_embedding"][cols]], axis=1)
+    for name in sorted(name for name in layers if name != "output"):
+        weight, bias = layers[name]
+        z = np.maximum(z @ weight.T + bias, 0)
+    weight, bias = layers["output"]
+    both = np.concatenate([product, z], axis=1)
+    return 1 / (1 + np.exp(-(both @ weight.T + bias)[:, 0]))
+
+
+if __name__ == "__main__":
+    unittest.main()
