@@ -139,7 +139,8 @@ History Trainer<R>::run(const Steering& steering) {
     const auto samples = static_cast<double>(samples_.samples());
     const Index rows = samples_.samples() * samples_.rows_per_sample();
     const double flops = network_->forward_flops(rows) + network_->backward_flops(rows);
-    const double gemm = comm_->all_reduce(measure_gemm_gflops<R>(2, gemm_width), Reduce::sum);
+    const double gemm = static_cast<double>(options_.threads) *
+                        comm_->all_reduce(measure_gemm_gflops<R>(2, gemm_width), Reduce::sum);
     for (Index e = steering.restore(initial); e < options_.epochs; ++e) {
         const double start = monotonic_seconds();
         exchanging_ = 0.0;
