@@ -14,6 +14,7 @@
 #include <rankfold/comm/session.hpp>
 #include <rankfold/linalg/blas.hpp>
 #include <rankfold/linalg/row_kernels.hpp>
+#include <rankfold/scalapack/full_svd.hpp>
 
 namespace rankfold::cli {
 
@@ -170,11 +171,9 @@ std::vector<std::string> advice(const Run& run, const std::vector<PhaseSummary>&
 }
 
 nlohmann::ordered_json build_facts() {
-    return {{"version", RANKFOLD_VERSION},
-            {"git", RANKFOLD_GIT},
-            {"compiler", RANKFOLD_COMPILER},
-            {"build_type", RANKFOLD_BUILD_TYPE},
-            {"mpi", mpi_description()}};
+    return {{"version", RANKFOLD_VERSION},   {"git", RANKFOLD_GIT},
+            {"compiler", RANKFOLD_COMPILER}, {"build_type", RANKFOLD_BUILD_TYPE},
+            {"mpi", mpi_description()},      {"scalapack", has_scalapack()}};
 }
 
 nlohmann::ordered_json machine_facts(const Communicator& comm, Index threads) {

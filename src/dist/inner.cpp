@@ -4,7 +4,7 @@
 #include <cmath>
 
 #include <rankfold/comm/reproducible_sum.hpp>
-#include <rankfold/linalg/blas.hpp>
+#include <rankfold/linalg/tall_product.hpp>
 
 namespace rankfold {
 
@@ -12,6 +12,29 @@ namespace {
 
 std::size_t at(Index i) {
     return static_cast<std::size_t>(i);
+}
+
+/// C ← op(A) B or C ← C + op(A) B for rows of a shard. The library's product copies A into panels,
+/// which pays where B has few columns.
+template <Real R>
+void multiply(Transpose op, MatrixView<const R> a, MatrixView<const R> b, MatrixView<R> c,
+              bool add) {
+    constexpr Index few = 32;
+    if (b.cols < few) {
+        gemm<R>(op, Transpose::no, R{1}, a, b, add ? R{1} : R{0}, c);
+    } else {
+        tall_product<R>(op, a, b, c, add);
+    }
+}
+
+/// alpha W in R.
+template <Real R>
+DenseMatrix<R> rounded(R alpha, MatrixView<const double> w) {
+    DenseMatrix<R> result(w.rows, w.cols);
+    for (Index i = 0; i < w.rows; ++i) {
+        for (Index j = 0; j < w.cols; ++j) result(i, j) = alpha * static_cast<R>(w(i, j));
+    }
+    return result;
 }
 
 /// Σ of the squares of some columns of a shard, in double.
@@ -106,14 +129,14 @@ public:
 
     std::span<const double> operator()(MatrixView<const R> x, MatrixView<const R> y) {
         if constexpr (std::same_as<R, double>) {
-            gemm<double>(Transpose::yes, Transpose::no, 1.0, x, y, 0.0, terms_.view());
+            multiply<double>(Transpose::yes, x, y, terms_.view(), false);
         } else if (accumulate_ == Accumulate::in_double) {
             to_double(x, x_);
             to_double(y, y_);
-            gemm<double>(Transpose::yes, Transpose::no, 1.0, x_.view(), y_.view(), 0.0,
-                         terms_.view());
+            multiply<double>(Transpose::yes, std::as_const(x_).view(), std::as_const(y_).view(),
+                             terms_.view(), false);
         } else {
-            gemm<R>(Transpose::yes, Transpose::no, R{1}, x, y, R{0}, part_.view());
+            multiply<R>(Transpose::yes, x, y, part_.view(), false);
             std::ranges::copy(part_.data(), terms_.data().begin());
         }
         return std::as_const(terms_).data();
@@ -162,15 +185,12 @@ template <Real R>
 void add_product(R alpha, const BlockRows<R>& x, Range xc, MatrixView<const double> w,
                  BlockRows<R>& y, Range yc, Index threads) {
     RANKFOLD_EXPECT(x.layout() == y.layout() && w.rows == xc.size() && w.cols == yc.size());
-    DenseMatrix<R> rounded(w.rows, w.cols);
-    for (Index i = 0; i < w.rows; ++i) {
-        for (Index j = 0; j < w.cols; ++j) rounded(i, j) = static_cast<R>(w(i, j));
-    }
+    const DenseMatrix<R> factor = rounded(alpha, w);
     const Range shards = x.shards();
 #pragma omp parallel for schedule(dynamic) num_threads(static_cast <int>(threads))
     for (Index s = shards.begin; s < shards.end; ++s) {
-        gemm<R>(Transpose::no, Transpose::no, alpha, x.shard(s).col_block(xc),
-                std::as_const(rounded).view(), R{1}, y.shard(s).col_block(yc));
+        multiply<R>(Transpose::no, x.shard(s).col_block(xc), factor.view(),
+                    y.shard(s).col_block(yc), true);
     }
 }
 
@@ -179,6 +199,22 @@ BlockRows<R> times(const BlockRows<R>& x, Range xc, MatrixView<const double> w, 
     BlockRows<R> y(x.comm(), x.layout(), w.cols);
     add_product(R{1}, x, xc, w, y, {0, w.cols}, threads);
     return y;
+}
+
+template <Real R>
+void times_in_place(BlockRows<R>& x, MatrixView<const double> w, Index threads) {
+    RANKFOLD_EXPECT(w.rows == x.cols() && w.cols <= w.rows);
+    const DenseMatrix<R> factor = rounded(R{1}, w);
+    const Range shards = x.shards();
+#pragma omp parallel for schedule(dynamic) num_threads(static_cast <int>(threads))
+    for (Index s = shards.begin; s < shards.end; ++s) {
+        const MatrixView<R> rows = x.shard(s);
+        DenseMatrix<R> product(rows.rows, w.cols);
+        multiply<R>(Transpose::no, rows, factor.view(), product.view(), false);
+        for (Index i = 0; i < rows.rows; ++i) {
+            std::ranges::copy(product.row(i), rows.row(i).begin());
+        }
+    }
 }
 
 template <Real R>
@@ -200,6 +236,7 @@ std::vector<double> column_norms(const BlockRows<R>& x, Index threads) {
     template void add_product(R, const BlockRows<R>&, Range, MatrixView<const double>,         \
                               BlockRows<R>&, Range, Index);                                    \
     template BlockRows<R> times(const BlockRows<R>&, Range, MatrixView<const double>, Index);  \
+    template void times_in_place(BlockRows<R>&, MatrixView<const double>, Index);              \
     template std::vector<double> column_dots(const BlockRows<R>&, const BlockRows<R>&, Index); \
     template std::vector<double> column_norms(const BlockRows<R>&, Index);                     \
     template double square_norm(const BlockRows<R>&, Range, Index);

@@ -5,7 +5,7 @@
 #include <numeric>
 
 #include <rankfold/linalg/sparse_kernels.hpp>
-#include <rankfold/linalg/tall_kernels.hpp>
+#include <rankfold/linalg/tall_product.hpp>
 
 namespace rankfold {
 
@@ -311,9 +311,8 @@ void DenseProducts<R>::multiply(const BlockRows<R>& b, BlockRows<R>& c) const {
 #pragma omp parallel for schedule(dynamic) num_threads(static_cast <int>(threads_))
     for (Index t = 0; t < parts; ++t) {
         const Range part = even_part(rows.rows, parts, t);
-        const MatrixView<R> into = c.local().view().row_block(part);
-        for (Index i = 0; i < into.rows; ++i) std::ranges::fill(into.row(i), R{0});
-        add_tall_product<R>(false, rows.row_block(part), right, into);
+        tall_product<R>(Transpose::no, rows.row_block(part), right,
+                        c.local().view().row_block(part));
     }
     a_->comm().ledger().add_flops(2.0 * static_cast<double>(rows.rows) *
                                   static_cast<double>(a_->cols()) * static_cast<double>(b.cols()));
@@ -349,8 +348,7 @@ void DenseProducts<R>::add_subtrees(const BlockRows<R>& p, const DenseMatrix<R>&
                    : p.local().view().row_block(
                          {rows.begin - p.first_row(), rows.end - p.first_row()});
         auto& part = forest.next(slice.size(), p.cols());
-        part.fill(R{0});
-        add_tall_product<R>(true, group(g).col_block(slice), right, part.view());
+        tall_product<R>(Transpose::yes, group(g).col_block(slice), right, part.view());
         forest.push({0, g});
     }
     for (std::size_t t = 0; t < forest.nodes().size(); ++t) {

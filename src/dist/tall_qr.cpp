@@ -20,26 +20,6 @@ constexpr double smallest_pivot = 1e-10;
 template <Real R>
 constexpr double smallest_eigenvalue = std::same_as<R, float> ? 1e-11 : 1e-13;
 
-/// X[:, :w.cols] ← X W, one GEMM a shard.
-template <Real R>
-void apply(BlockRows<R>& x, MatrixView<const double> w, Index threads) {
-    DenseMatrix<R> rounded(w.rows, w.cols);
-    for (Index i = 0; i < w.rows; ++i) {
-        for (Index j = 0; j < w.cols; ++j) rounded(i, j) = static_cast<R>(w(i, j));
-    }
-    const Range shards = x.shards();
-#pragma omp parallel for schedule(dynamic) num_threads(static_cast <int>(threads))
-    for (Index s = shards.begin; s < shards.end; ++s) {
-        const MatrixView<R> rows = x.shard(s);
-        DenseMatrix<R> product(rows.rows, w.cols);
-        gemm<R>(Transpose::no, Transpose::no, R{1}, rows, std::as_const(rounded).view(), R{0},
-                product.view());
-        for (Index i = 0; i < rows.rows; ++i) {
-            std::ranges::copy(product.row(i), rows.row(i).begin());
-        }
-    }
-}
-
 /// Columns [from, k) of X become normal numbers.
 template <Real R>
 void draw_columns(BlockRows<R>& x, Index from, RandomColumns& fill) {
@@ -150,7 +130,7 @@ TallQr qr_pass(BlockRows<R>& x, double noise, RandomColumns& fill, Index threads
         for (Index i = 0; i < k; ++i) {
             for (double& value : u.row(i)) value *= gram.inverse(i);
         }
-        apply<R>(x, std::as_const(u).view(), threads);
+        times_in_place<R>(x, std::as_const(u).view(), threads);
         return result;
     }
     const SymmetricEigen eigen = symmetric_eigen(gram.s.view());
@@ -167,7 +147,7 @@ TallQr qr_pass(BlockRows<R>& x, double noise, RandomColumns& fill, Index threads
                              unit[static_cast<std::size_t>(i)];
         }
     }
-    if (rank > 0) apply<R>(x, std::as_const(w).view(), threads);
+    if (rank > 0) times_in_place<R>(x, std::as_const(w).view(), threads);
     draw_columns(x, rank, fill);
     result.rank = rank;
     result.was_nearly = false;

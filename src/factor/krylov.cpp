@@ -29,6 +29,16 @@ DenseMatrix<double> leading(const DenseMatrix<double>& h, Index d) {
     return part;
 }
 
+double longest_column(const DenseMatrix<double>& c) {
+    double longest = 0.0;
+    for (Index j = 0; j < c.cols(); ++j) {
+        double square = 0.0;
+        for (Index i = 0; i < c.rows(); ++i) square += c(i, j) * c(i, j);
+        longest = std::max(longest, square);
+    }
+    return std::sqrt(longest);
+}
+
 }  // namespace
 
 template <Real R>
@@ -79,26 +89,26 @@ void KrylovBasis<R>::append(const BlockRows<R>& block) {
     counts_[width_at] = block.cols();
 }
 
-/// Z ← Z − V C with C = VᵀZ.
+/// Z ← Z − V C with C = VᵀZ for some columns V of the basis.
 template <Real R>
-DenseMatrix<double> KrylovBasis<R>::take_out(BlockRows<R>& z) const {
-    const Range all{0, size()};
+DenseMatrix<double> KrylovBasis<R>::take_out(BlockRows<R>& z, Range from) const {
     constexpr double longest = 1.05;  // the basis is orthonormal
-    DenseMatrix<double> c = inner(basis_, all, z, {0, z.cols()}, Accumulate::in_own_precision,
+    DenseMatrix<double> c = inner(basis_, from, z, {0, z.cols()}, Accumulate::in_own_precision,
                                   options_.threads, longest);
-    add_product(R{-1}, basis_, all, std::as_const(c).view(), z, {0, z.cols()}, options_.threads);
+    add_product(R{-1}, basis_, from, std::as_const(c).view(), z, {0, z.cols()}, options_.threads);
     return c;
 }
 
-/// Adds C r to the newest block's columns of H.
+/// Adds C r to these rows of the newest block's columns of H.
 template <Real R>
-void KrylovBasis<R>::record(const DenseMatrix<double>& c, const DenseMatrix<double>& r) {
-    DenseMatrix<double> added(size(), width());
+void KrylovBasis<R>::record(const DenseMatrix<double>& c, Range rows,
+                            const DenseMatrix<double>& r) {
+    DenseMatrix<double> added(rows.size(), width());
     gemm<double>(Transpose::no, Transpose::no, 1.0, c.view(), r.view(), 0.0, added.view());
     const Index first = size() - width();
-    for (Index i = 0; i < size(); ++i) {
+    for (Index i = rows.begin; i < rows.end; ++i) {
         for (Index j = 0; j < width(); ++j) {
-            h_(i, first + j) += added(i, j);
+            h_(i, first + j) += added(i - rows.begin, j);
             if (i < first) h_(first + j, i) = h_(i, first + j);
         }
     }
@@ -106,20 +116,25 @@ void KrylovBasis<R>::record(const DenseMatrix<double>& c, const DenseMatrix<doub
 
 /// Makes Z orthonormal and orthogonal to the basis: with `recording`, Z was AᵀA times the newest
 /// block, and its part in the basis goes into H. r ← R r for Z = Q R.
+///
+/// AᵀA is symmetric, so Z has more than rounding only in the newest two blocks: the first pass
+/// takes these out, later ones all, until one finds little to take.
 template <Real R>
 void KrylovBasis<R>::orthonormalize(BlockRows<R>& z, double noise, RandomColumns& fill,
                                     bool recording, DenseMatrix<double>& r) {
     constexpr int most_passes = 8;
+    constexpr double little = 0.1;  // of a column's length: what is left of that is rounding
     for (int pass = 0; pass < most_passes; ++pass) {
-        const DenseMatrix<double> c = take_out(z);
-        if (recording) record(c, r);
+        const Range from = recording && pass == 0 ? coupled() : Range{0, size()};
+        const DenseMatrix<double> c = take_out(z, from);
+        if (recording) record(c, from, r);
         const TallQr qr = pass == 0 ? qr_pass(z, noise, fill, options_.threads)
                                     : tall_qr(z, 0.0, fill, options_.threads);
         DenseMatrix<double> product(z.cols(), r.cols());
         gemm<double>(Transpose::no, Transpose::no, 1.0, qr.r.view(), std::as_const(r).view(), 0.0,
                      product.view());
         r = std::move(product);
-        if (pass > 0 && qr.rank == z.cols()) return;
+        if (pass > 0 && qr.rank == z.cols() && longest_column(c) < little) return;
     }
     throw Error(Fault::check, "no direction orthogonal to the Krylov basis was found", true);
 }
@@ -138,7 +153,8 @@ BlockRows<R> KrylovBasis<R>::next_block(BlockRows<R> z, DenseMatrix<double>& r) 
         orthonormalize(z, noise, fill, true, r);
         return z;
     }
-    for (int pass = 0; pass < 2; ++pass) record(take_out(z), r);
+    const Range all{0, size()};
+    for (int pass = 0; pass < 2; ++pass) record(take_out(z, all), all, r);
     if (left == 0) {  // the basis is the whole space: nothing is left but rounding
         r.fill(0.0);
         return {};
@@ -175,6 +191,7 @@ void KrylovBasis<R>::step() {
     ++counts_[steps_at];
     test(r);
     if (converged()) return;
+    counts_[coupled_at] = newest.begin;
     if (size() + next.cols() > most_) restart();
     append(next);
 }
@@ -239,6 +256,7 @@ void KrylovBasis<R>::restart() {
     h_.fill(0.0);
     for (Index i = 0; i < keep; ++i) h_(i, i) = pairs.values[static_cast<std::size_t>(i)];
     counts_[size_at] = 0;
+    counts_[coupled_at] = 0;
     append(kept);
 }
 

@@ -40,12 +40,14 @@ public:
     [[nodiscard]] TensorList state();
 
 private:
-    enum Count { size_at, width_at, steps_at, converged_at, tested_at, due_at, counts };
+    enum Count { size_at, width_at, coupled_at, steps_at, converged_at, tested_at, due_at, counts };
     enum Number { residual_at, numbers };
     [[nodiscard]] Index width() const { return counts_[width_at]; }
+    /// Columns of the basis in which AᵀA times the newest block has more than rounding.
+    [[nodiscard]] Range coupled() const { return {counts_[coupled_at], size()}; }
 
-    [[nodiscard]] DenseMatrix<double> take_out(BlockRows<R>& z) const;
-    void record(const DenseMatrix<double>& c, const DenseMatrix<double>& r);
+    [[nodiscard]] DenseMatrix<double> take_out(BlockRows<R>& z, Range from) const;
+    void record(const DenseMatrix<double>& c, Range rows, const DenseMatrix<double>& r);
     void orthonormalize(BlockRows<R>& z, double noise, RandomColumns& fill, bool recording,
                         DenseMatrix<double>& r);
     [[nodiscard]] BlockRows<R> next_block(BlockRows<R> z, DenseMatrix<double>& r);

@@ -146,6 +146,16 @@ void take_mean_out(BlockRows<R>& u, const Factors<R>& factors, const BlockRows<R
     }
 }
 
+/// See project_rows(). @param Product  SparseProduct<R> or DenseProducts<R>
+template <class Product, class Matrix, Real R>
+BlockRows<R> project_by(const Matrix& a, const Factors<R>& factors, Index threads) {
+    const BlockRows<R> v = scaled_columns(factors);
+    BlockRows<R> u(a.comm(), a.layout(), v.cols());
+    Product(a, v.layout(), threads).multiply(v, u);
+    take_mean_out(u, factors, v, threads);
+    return u;
+}
+
 }  // namespace
 
 template <Real R>
@@ -210,20 +220,12 @@ void fix_signs(BlockRows<R>& u, BlockRows<R>& v) {
 
 template <Real R>
 BlockRows<R> project_rows(const BlockRowCsr<R>& a, const Factors<R>& factors, Index threads) {
-    const BlockRows<R> v = scaled_columns(factors);
-    BlockRows<R> u(a.comm(), a.layout(), v.cols());
-    SparseProduct<R>(a, v.layout(), threads).multiply(v, u);
-    take_mean_out(u, factors, v, threads);
-    return u;
+    return project_by<SparseProduct<R>>(a, factors, threads);
 }
 
 template <Real R>
 BlockRows<R> project_rows(const BlockRows<R>& a, const Factors<R>& factors, Index threads) {
-    const BlockRows<R> v = scaled_columns(factors);
-    BlockRows<R> u(a.comm(), a.layout(), v.cols());
-    DenseProducts<R>(a, v.layout(), threads).multiply(v, u);
-    take_mean_out(u, factors, v, threads);
-    return u;
+    return project_by<DenseProducts<R>>(a, factors, threads);
 }
 
 #define RANKFOLD_INSTANTIATE(R)                                                                   \

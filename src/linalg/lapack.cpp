@@ -19,6 +19,12 @@ void dsyevd_(const char* jobz, const char* uplo, const int* n, double* a, const 
 void dbdsdc_(const char* uplo, const char* compq, const int* n, double* d, double* e, double* u,
              const int* ldu, double* vt, const int* ldvt, double* q, int* iq, double* work,
              int* iwork, int* info);
+void sormqr_(const char* side, const char* trans, const int* m, const int* n, const int* k,
+             const float* a, const int* lda, const float* tau, float* c, const int* ldc,
+             float* work, const int* lwork, int* info);
+void dormqr_(const char* side, const char* trans, const int* m, const int* n, const int* k,
+             const double* a, const int* lda, const double* tau, double* c, const int* ldc,
+             double* work, const int* lwork, int* info);
 void dtrtri_(const char* uplo, const char* diag, const int* n, double* a, const int* lda,
              int* info);
 }
@@ -133,6 +139,24 @@ SymmetricEigen symmetric_eigen(MatrixView<const double> a) {
     return result;
 }
 
+namespace {
+
+/// In tiles, whose rows and columns stay in the cache.
+void transpose_square(MatrixView<double> a) {
+    constexpr Index tile = 32;
+    for (Index i0 = 0; i0 < a.rows; i0 += tile) {
+        for (Index j0 = i0; j0 < a.rows; j0 += tile) {
+            for (Index i = i0; i < std::min(i0 + tile, a.rows); ++i) {
+                for (Index j = std::max(j0, i + 1); j < std::min(j0 + tile, a.rows); ++j) {
+                    std::swap(a(i, j), a(j, i));
+                }
+            }
+        }
+    }
+}
+
+}  // namespace
+
 BidiagonalSvd bidiagonal_svd(bool upper, std::span<double> diagonal, std::span<double> other,
                              bool vectors) {
     const auto r = static_cast<Index>(diagonal.size());
@@ -141,7 +165,7 @@ BidiagonalSvd bidiagonal_svd(bool upper, std::span<double> diagonal, std::span<d
     if (r == 0) return result;
     const Index size = vectors ? r : 0;
     result.u_transposed = DenseMatrix<double>(size, size);
-    result.v = DenseMatrix<double>(size, size);
+    result.v_transposed = DenseMatrix<double>(size, size);
     const int n = narrow<int>(r);
     const Index words = vectors ? 3 * r * r + 4 * r : 4 * r;
     AlignedVector<double> work(static_cast<std::size_t>(narrow<int>(words)));
@@ -149,16 +173,44 @@ BidiagonalSvd bidiagonal_svd(bool upper, std::span<double> diagonal, std::span<d
     double no_element = 0.0;
     double* second = other.empty() ? &no_element : other.data();
     int info = 0;
-    // column-major, U's columns are our rows of Uᵀ, and Vᵀ's columns our rows of V
+    // column-major, U's columns are our rows of Uᵀ; Vᵀ's columns, rows of V, are turned below
     dbdsdc_(upper ? "U" : "L", vectors ? "I" : "N", &n, diagonal.data(), second,
-            result.u_transposed.data().data(), &n, result.v.data().data(), &n, nullptr, nullptr,
-            work.data(), integers.data(), &info);
+            result.u_transposed.data().data(), &n, result.v_transposed.data().data(), &n, nullptr,
+            nullptr, work.data(), integers.data(), &info);
     if (info != 0) {
         throw Error(Fault::check, concat("the singular values of a bidiagonal ", r, " x ", r,
                                          " matrix were not found (", info, ")"));
     }
     std::ranges::copy(diagonal, result.s.begin());
+    transpose_square(result.v_transposed.view());
     return result;
+}
+
+template <Real R>
+void apply_reflectors(MatrixView<const R> v, std::span<const R> tau, MatrixView<R> x) {
+    RANKFOLD_EXPECT(v.cols == x.cols && std::ssize(tau) == v.rows && v.rows <= v.cols);
+    if (v.rows == 0 || x.rows == 0) return;
+    const int m = narrow<int>(x.cols);
+    const int n = narrow<int>(x.rows);
+    const int k = narrow<int>(v.rows);
+    const int ldv = narrow<int>(v.ld);
+    const int ldx = narrow<int>(x.ld);
+    int info = 0;
+    const auto run = [&](R* work, int lwork) {  // column-major, rows of X and v are columns
+        if constexpr (std::same_as<R, float>) {
+            sormqr_("L", "N", &m, &n, &k, v.data, &ldv, tau.data(), x.data, &ldx, work, &lwork,
+                    &info);
+        } else {
+            dormqr_("L", "N", &m, &n, &k, v.data, &ldv, tau.data(), x.data, &ldx, work, &lwork,
+                    &info);
+        }
+        RANKFOLD_EXPECT(info == 0);
+    };
+    R wanted = 0;
+    run(&wanted, -1);
+    AlignedVector<R> work(static_cast<std::size_t>(static_cast<double>(wanted) * (1.0 + 4e-7)) +
+                          64);
+    run(work.data(), narrow<int>(std::ssize(work)));
 }
 
 void invert_upper(MatrixView<double> u) {
@@ -174,5 +226,8 @@ template Index cholesky_upper(MatrixView<float>, float);
 template Index cholesky_upper(MatrixView<double>, double);
 template void cholesky_solve_rows(MatrixView<const float>, MatrixView<float>);
 template void cholesky_solve_rows(MatrixView<const double>, MatrixView<double>);
+template void apply_reflectors(MatrixView<const float>, std::span<const float>, MatrixView<float>);
+template void apply_reflectors(MatrixView<const double>, std::span<const double>,
+                               MatrixView<double>);
 
 }  // namespace rankfold

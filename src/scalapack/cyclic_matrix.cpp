@@ -113,33 +113,42 @@ void CyclicMatrix<R>::deal_out_transposed(const BlockRows<R>& x) {
 }
 
 template <Real R>
-void CyclicMatrix<R>::deal_out_transposed(const DenseMatrix<double>& whole, Index size) {
+DenseMatrix<R> CyclicMatrix<R>::lines(Line line, Range range) {
     const Communicator& comm = grid_->comm();
+    const bool rows = line == Line::row;
+    const Range mine = positions_in(rows ? row_of_ : col_of_, range);
     AlignedVector<R> send;
-    std::vector<Index> send_counts(at(comm.size()), 0);
-    std::vector<Index> recv_counts(at(comm.size()), 0);
-    const auto within = [size](const std::vector<Index>& all) {
-        return std::ranges::lower_bound(all, size) - all.begin();
-    };
-    for (int q = 0; comm.is_root() && q < comm.size(); ++q) {
-        const auto their_cols = indices(cols_, block_, grid_->col_of(q), grid_->cols());
-        const auto their_rows = indices(rows_, block_, grid_->row_of(q), grid_->rows());
-        for (Index j = 0; j < within(their_cols); ++j) {
-            for (Index i = 0; i < within(their_rows); ++i) {
-                send.push_back(static_cast<R>(whole(their_cols[at(j)], their_rows[at(i)])));
-            }
+    send.reserve(at(mine.size() * (rows ? local_cols() : local_rows())));
+    for (Index t = mine.begin; t < mine.end; ++t) {
+        if (rows) {
+            for (Index j = 0; j < local_cols(); ++j) send.push_back(local(t, j));
+        } else {
+            for (Index i = 0; i < local_rows(); ++i) send.push_back(local(i, t));
         }
-        send_counts[at(q)] = within(their_cols) * within(their_rows);
-        if (q != 0) comm.ledger().predict_bytes(double(send_counts[at(q)]) * sizeof(R));
     }
-    recv_counts[0] = within(col_of_) * within(row_of_);
-    AlignedVector<R> received(at(recv_counts[0]));
-    comm.all_to_all(std::span<const R>(send), send_counts, std::span<R>(received), recv_counts);
-    std::ranges::fill(data_, R{0});
+    std::vector<std::pair<std::vector<Index>, std::vector<Index>>> theirs;  // of every rank
+    std::vector<Index> counts;
+    for (int q = 0; q < comm.size(); ++q) {
+        auto row_of = indices(rows_, block_, grid_->row_of(q), grid_->rows());
+        auto col_of = indices(cols_, block_, grid_->col_of(q), grid_->cols());
+        if (!rows) std::swap(row_of, col_of);
+        const Range part = positions_in(row_of, range);
+        row_of = {row_of.begin() + part.begin, row_of.begin() + part.end};
+        counts.push_back(part.size() * std::ssize(col_of));
+        theirs.emplace_back(std::move(row_of), std::move(col_of));
+    }
+    DenseMatrix<R> all(range.size(), rows ? cols_ : rows_);
+    AlignedVector<R> received(all.data().size());
+    comm.all_gather(std::span<const R>(send), counts, std::span<R>(received));
+    comm.ledger().predict_bytes(static_cast<double>(send.size() * sizeof(R)) * (comm.size() - 1));
     auto next = received.begin();
-    for (Index j = 0; j < within(col_of_); ++j) {
-        for (Index i = 0; i < within(row_of_); ++i) local(i, j) = *next++;
+    for (const auto& [line_of, along] : theirs) {
+        for (const Index t : line_of) {
+            const auto to = all.row(t - range.begin);
+            for (const Index i : along) to[at(i)] = *next++;
+        }
     }
+    return all;
 }
 
 template <Real R>
@@ -174,42 +183,6 @@ void CyclicMatrix<R>::bring_back(BlockRows<R>& x) {
         for (Index i = part.begin; i < part.end; ++i) {
             const auto row = x.local().row(their_rows[at(i)] - mine.begin);
             for (const Index j : their_cols) row[at(j)] = *next++;
-        }
-    }
-}
-
-template <Real R>
-void CyclicMatrix<R>::bring_back_transposed(BlockRows<R>& x) {
-    RANKFOLD_EXPECT(x.rows() == cols_ && x.cols() == rows_);
-    const Communicator& comm = grid_->comm();
-    const Range mine = x.layout().rank_rows(comm.rank());
-    AlignedVector<R> send;
-    send.reserve(at(local_rows() * local_cols()));
-    std::vector<Index> send_counts;
-    std::vector<Index> recv_counts;
-    for (int q = 0; q < comm.size(); ++q) {
-        const Range part = positions_in(col_of_, x.layout().rank_rows(q));
-        for (Index j = part.begin; j < part.end; ++j) {
-            for (Index i = 0; i < local_rows(); ++i) send.push_back(local(i, j));
-        }
-        send_counts.push_back(part.size() * local_rows());
-        recv_counts.push_back(
-            positions_in(indices(cols_, block_, grid_->col_of(q), grid_->cols()), mine).size() *
-            cyclic_count(rows_, block_, grid_->row_of(q), grid_->rows()));
-        if (q != comm.rank()) {
-            comm.ledger().predict_bytes(static_cast<double>(send_counts.back()) * sizeof(R));
-        }
-    }
-    AlignedVector<R> received(at(mine.size() * rows_));
-    comm.all_to_all(std::span<const R>(send), send_counts, std::span<R>(received), recv_counts);
-    auto next = received.begin();
-    for (int q = 0; q < comm.size(); ++q) {
-        const auto their_rows = indices(rows_, block_, grid_->row_of(q), grid_->rows());
-        const auto their_cols = indices(cols_, block_, grid_->col_of(q), grid_->cols());
-        const Range part = positions_in(their_cols, mine);
-        for (Index j = part.begin; j < part.end; ++j) {
-            const auto row = x.local().row(their_cols[at(j)] - mine.begin);
-            for (const Index i : their_rows) row[at(i)] = *next++;
         }
     }
 }

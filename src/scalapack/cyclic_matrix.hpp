@@ -32,6 +32,8 @@ private:
     int uncaught_at_start_;
 };
 
+enum class Line { row, column };
+
 /// A rows x cols matrix in blocks of `block` x `block`; block (I, J) stands at the grid's place
 /// (I mod P, J mod Q), column-major.
 template <Real R>
@@ -58,13 +60,10 @@ public:
 
     /// Fills the matrix with Xᵀ. @collective
     void deal_out_transposed(const BlockRows<R>& x);
-    /// Fills the leading block with the transpose of a matrix that rank 0 holds: element (i, j)
-    /// becomes whole(j, i). @collective
-    void deal_out_transposed(const DenseMatrix<double>& whole, Index size);
+    /// Rows or columns [range) of the matrix, each as a row of what every rank gets. @collective
+    [[nodiscard]] DenseMatrix<R> lines(Line line, Range range);
     /// x ← the matrix. @collective
     void bring_back(BlockRows<R>& x);
-    /// x ← the matrix's transpose. @collective
-    void bring_back_transposed(BlockRows<R>& x);
 
 private:
     const BlacsGrid* grid_;

@@ -11,45 +11,30 @@
 #include "cyclic_matrix.hpp"
 
 // ScaLAPACK's routines in both precisions, and the table that chooses by type.
-#define RANKFOLD_ROUTINES(R, p)                                                                    \
-    extern "C" {                                                                                   \
-    void p##gebrd_(const int* m, const int* n, R* a, const int* ia, const int* ja,                 \
-                   const int* desca, R* d, R* e, R* tauq, R* taup, R* work, const int* lwork,      \
-                   int* info);                                                                     \
-    void p##ormbr_(const char* vect, const char* side, const char* trans, const int* m,            \
-                   const int* n, const int* k, const R* a, const int* ia, const int* ja,           \
-                   const int* desca, const R* tau, R* c, const int* ic, const int* jc,             \
-                   const int* descc, R* work, const int* lwork, int* info);                        \
-    void p##geqrf_(const int* m, const int* n, R* a, const int* ia, const int* ja,                 \
-                   const int* desca, R* tau, R* work, const int* lwork, int* info);                \
-    void p##gelqf_(const int* m, const int* n, R* a, const int* ia, const int* ja,                 \
-                   const int* desca, R* tau, R* work, const int* lwork, int* info);                \
-    void p##ormqr_(const char* side, const char* trans, const int* m, const int* n, const int* k,  \
-                   const R* a, const int* ia, const int* ja, const int* desca, const R* tau, R* c, \
-                   const int* ic, const int* jc, const int* descc, R* work, const int* lwork,      \
-                   int* info);                                                                     \
-    void p##ormlq_(const char* side, const char* trans, const int* m, const int* n, const int* k,  \
-                   const R* a, const int* ia, const int* ja, const int* desca, const R* tau, R* c, \
-                   const int* ic, const int* jc, const int* descc, R* work, const int* lwork,      \
-                   int* info);                                                                     \
-    void p##lacpy_(const char* uplo, const int* m, const int* n, const R* a, const int* ia,        \
-                   const int* ja, const int* desca, R* b, const int* ib, const int* jb,            \
-                   const int* descb);                                                              \
-    void p##gesvd_(const char* jobu, const char* jobvt, const int* m, const int* n, R* a,          \
-                   const int* ia, const int* ja, const int* desca, R* s, R* u, const int* iu,      \
-                   const int* ju, const int* descu, R* vt, const int* ivt, const int* jvt,         \
-                   const int* descvt, R* work, const int* lwork, int* info);                       \
-    }                                                                                              \
-    template <>                                                                                    \
-    struct Routines<R> {                                                                           \
-        static constexpr auto gebrd = p##gebrd_;                                                   \
-        static constexpr auto ormbr = p##ormbr_;                                                   \
-        static constexpr auto geqrf = p##geqrf_;                                                   \
-        static constexpr auto gelqf = p##gelqf_;                                                   \
-        static constexpr auto ormqr = p##ormqr_;                                                   \
-        static constexpr auto ormlq = p##ormlq_;                                                   \
-        static constexpr auto lacpy = p##lacpy_;                                                   \
-        static constexpr auto gesvd = p##gesvd_;                                                   \
+#define RANKFOLD_ROUTINES(R, p)                                                               \
+    extern "C" {                                                                              \
+    void p##gebrd_(const int* m, const int* n, R* a, const int* ia, const int* ja,            \
+                   const int* desca, R* d, R* e, R* tauq, R* taup, R* work, const int* lwork, \
+                   int* info);                                                                \
+    void p##geqrf_(const int* m, const int* n, R* a, const int* ia, const int* ja,            \
+                   const int* desca, R* tau, R* work, const int* lwork, int* info);           \
+    void p##gelqf_(const int* m, const int* n, R* a, const int* ia, const int* ja,            \
+                   const int* desca, R* tau, R* work, const int* lwork, int* info);           \
+    void p##lacpy_(const char* uplo, const int* m, const int* n, const R* a, const int* ia,   \
+                   const int* ja, const int* desca, R* b, const int* ib, const int* jb,       \
+                   const int* descb);                                                         \
+    void p##gesvd_(const char* jobu, const char* jobvt, const int* m, const int* n, R* a,     \
+                   const int* ia, const int* ja, const int* desca, R* s, R* u, const int* iu, \
+                   const int* ju, const int* descu, R* vt, const int* ivt, const int* jvt,    \
+                   const int* descvt, R* work, const int* lwork, int* info);                  \
+    }                                                                                         \
+    template <>                                                                               \
+    struct Routines<R> {                                                                      \
+        static constexpr auto gebrd = p##gebrd_;                                              \
+        static constexpr auto geqrf = p##geqrf_;                                              \
+        static constexpr auto gelqf = p##gelqf_;                                              \
+        static constexpr auto lacpy = p##lacpy_;                                              \
+        static constexpr auto gesvd = p##gesvd_;                                              \
     };
 
 namespace rankfold {
@@ -114,35 +99,77 @@ AlignedVector<R> along(const CyclicMatrix<R>& a) {
         static_cast<std::size_t>(a.local_rows() + a.local_cols() + 2 * a.block()));
 }
 
-/// B = U diag(s) Vᵀ on the grid.
+/// B = U diag(s) Vᵀ, for the transpose B of the caller's matrix: row blocks are column blocks of
+/// the transpose.
 template <Real R>
-struct CyclicSvd {
+struct Decomposition {
     std::vector<double> s;
-    CyclicMatrix<R> u;
-    CyclicMatrix<R> vt;
+    BlockRows<R> u{};   // empty without vectors
+    BlockRows<R> vt{};  // r x columns of B: a vector a row
 };
 
-/// The parts of one decomposition; B is the transpose of the caller's matrix, because row blocks
-/// are column blocks of the transpose.
+/// Row blocks of the r vectors of `length` elements each, a vector a row.
+template <Real R>
+BlockRows<R> vector_rows(const Communicator& comm, Index r, Index length) {
+    return {comm, ShardLayout::even(r, shard_count(r * length), comm.size()), length};
+}
+
+/// Xᵀ in another layout of its rows. @collective
+template <Real R>
+BlockRows<R> turned(const BlockRows<R>& x, const ShardLayout& layout) {
+    return redistribute(transpose(x), layout);
+}
+
+/// The first columns of X's rows from a matrix that rank 0 holds. @collective
+template <Real R>
+void deal_out_rows(const DenseMatrix<double>& whole, BlockRows<R>& x) {
+    const Communicator& comm = x.comm();
+    const Index r = x.rows();
+    std::vector<Index> send_counts(static_cast<std::size_t>(comm.size()), 0);
+    std::vector<Index> recv_counts(send_counts);
+    for (int q = 0; comm.is_root() && q < comm.size(); ++q) {
+        const Index count = x.layout().rank_rows(q).size() * r;
+        send_counts[static_cast<std::size_t>(q)] = count;
+        if (q != 0) comm.ledger().predict_bytes(static_cast<double>(count) * sizeof(double));
+    }
+    DenseMatrix<double> mine(x.local().rows(), r);
+    recv_counts[0] = mine.rows() * r;
+    comm.all_to_all(whole.data(), send_counts, mine.data(), recv_counts);
+    for (Index i = 0; i < mine.rows(); ++i) {
+        for (Index j = 0; j < r; ++j) x.local()(i, j) = static_cast<R>(mine(i, j));
+    }
+}
+
+/// The parts of one decomposition by divide and conquer. ScaLAPACK reduces B on the grid; from the
+/// bidiagonal matrix on, every rank has whole vectors, and what the reductions left is fetched by
+/// panels and applied to them by LAPACK: PxORMBR takes twice as long.
 template <Real R>
 class Divide {
 public:
-    Divide(CyclicMatrix<R>& b, bool vectors)
+    Divide(CyclicMatrix<R>& b, const ShardLayout& u_layout, bool vectors)
         : b_{b},
+          u_layout_{u_layout},
           vectors_{vectors},
           ledger_{b.grid().comm().ledger()},
           tau_{along(b)},
           rows_{narrow<int>(b.rows())},
           cols_{narrow<int>(b.cols())} {}
 
-    CyclicSvd<R> run() {
-        if (2 * b_.cols() > 3 * b_.rows()) return lq_first();
-        if (2 * b_.rows() > 3 * b_.cols()) return qr_first();
-        return bidiagonal(b_);
+    Decomposition<R> run() {
+        if (2 * b_.cols() > 3 * b_.rows()) {
+            lq_first();
+        } else if (2 * b_.rows() > 3 * b_.cols()) {
+            qr_first();
+        } else {
+            bidiagonal(b_);
+        }
+        if (!vectors_) return {std::move(s_)};
+        const auto phase = ledger_.phase("svd bring back");
+        return {std::move(s_), turned(ut_, u_layout_), std::move(vt_)};
     }
 
 private:
-    CyclicSvd<R> lq_first() {
+    void lq_first() {
         CyclicMatrix<R> core(b_.grid(), b_.rows(), b_.rows(), b_.block());
         {
             const auto phase = ledger_.phase("svd first qr");
@@ -153,21 +180,11 @@ private:
             Routines<R>::lacpy("L", &rows_, &rows_, b_.data(), &one, &one, b_.descriptor(),
                                core.data(), &one, &one, core.descriptor());
         }
-        CyclicSvd<R> found = bidiagonal(core);
-        if (!vectors_) return found;
-        const auto phase = ledger_.phase("svd back");
-        CyclicMatrix<R> vt(b_.grid(), b_.rows(), b_.cols(), b_.block());
-        Routines<R>::lacpy("A", &rows_, &rows_, found.vt.data(), &one, &one, found.vt.descriptor(),
-                           vt.data(), &one, &one, vt.descriptor());
-        with_workspace<R>("PxORMLQ", [&](R* work, int* lwork, int* info) {
-            Routines<R>::ormlq("R", "N", &rows_, &cols_, &rows_, b_.data(), &one, &one,
-                               b_.descriptor(), tau_.data(), vt.data(), &one, &one, vt.descriptor(),
-                               work, lwork, info);
-        });
-        return {std::move(found.s), std::move(found.u), std::move(vt)};
+        bidiagonal(core);
+        apply(b_, Line::row, 0, b_.rows(), tau_, vt_);
     }
 
-    CyclicSvd<R> qr_first() {
+    void qr_first() {
         CyclicMatrix<R> core(b_.grid(), b_.cols(), b_.cols(), b_.block());
         {
             const auto phase = ledger_.phase("svd first qr");
@@ -178,18 +195,45 @@ private:
             Routines<R>::lacpy("U", &cols_, &cols_, b_.data(), &one, &one, b_.descriptor(),
                                core.data(), &one, &one, core.descriptor());
         }
-        CyclicSvd<R> found = bidiagonal(core);
-        if (!vectors_) return found;
+        bidiagonal(core);
+        apply(b_, Line::column, 0, b_.cols(), tau_, ut_);
+    }
+
+    /// x ← H_1 … H_count x for every row of X. H_t stands in line t of C (a column, or a row) from
+    /// element t + offset on, and its τ at the places of the grid that hold the line.
+    void apply(CyclicMatrix<R>& c, Line line, Index offset, Index count,
+               const AlignedVector<R>& tau, BlockRows<R>& x) {
+        if (!vectors_) return;
         const auto phase = ledger_.phase("svd back");
-        CyclicMatrix<R> u(b_.grid(), b_.rows(), b_.cols(), b_.block());
-        Routines<R>::lacpy("A", &cols_, &cols_, found.u.data(), &one, &one, found.u.descriptor(),
-                           u.data(), &one, &one, u.descriptor());
-        with_workspace<R>("PxORMQR", [&](R* work, int* lwork, int* info) {
-            Routines<R>::ormqr("L", "N", &rows_, &cols_, &cols_, b_.data(), &one, &one,
-                               b_.descriptor(), tau_.data(), u.data(), &one, &one, u.descriptor(),
-                               work, lwork, info);
-        });
-        return {std::move(found.s), std::move(u), std::move(found.vt)};
+        constexpr Index at_once = 256;
+        const std::vector<R> all_tau = gathered(c, line, count, tau);
+        const Index length = line == Line::column ? c.rows() : c.cols();
+        for (Index end = count; end > 0;) {
+            const Index begin = (end - 1) / at_once * at_once;
+            const DenseMatrix<R> panel = c.lines(line, {begin, end});
+            const Range part{begin + offset, length};
+            apply_reflectors<R>(panel.view().col_block(part),
+                                std::span(all_tau).subspan(static_cast<std::size_t>(begin),
+                                                           static_cast<std::size_t>(end - begin)),
+                                x.local().view().col_block(part));
+            end = begin;
+        }
+    }
+
+    /// τ of the first `count` lines, on all ranks.
+    static std::vector<R> gathered(const CyclicMatrix<R>& c, Line line, Index count,
+                                   const AlignedVector<R>& tau) {
+        const BlacsGrid& grid = c.grid();
+        const int rank = grid.comm().rank();
+        std::vector<R> all(static_cast<std::size_t>(count), R{0});
+        const auto& mine = line == Line::column ? c.col_indices() : c.row_indices();
+        if ((line == Line::column ? grid.row_of(rank) : grid.col_of(rank)) == 0) {
+            for (std::size_t t = 0; t < mine.size() && mine[t] < count; ++t) {
+                all[static_cast<std::size_t>(mine[t])] = tau[t];
+            }
+        }
+        grid.comm().all_reduce(std::span<R>(all), Reduce::sum);  // one rank has each
+        return all;
     }
 
     /// The diagonal, and the other diagonal above (offset 1) or below it (−1), on all ranks.
@@ -207,8 +251,8 @@ private:
         return d;
     }
 
-    /// C = U diag(s) Vᵀ by way of a bidiagonal matrix.
-    CyclicSvd<R> bidiagonal(CyclicMatrix<R>& c) {
+    /// C = U diag(s) Vᵀ by way of a bidiagonal matrix; C is B or what its QR left.
+    void bidiagonal(CyclicMatrix<R>& c) {
         const Communicator& comm = c.grid().comm();
         const int m = narrow<int>(c.rows());
         const int n = narrow<int>(c.cols());
@@ -225,46 +269,38 @@ private:
                                    tauq.data(), taup.data(), work, lwork, info);
             });
         }
-        BidiagonalSvd small;
-        CyclicSvd<R> result{
-            {},
-            CyclicMatrix<R>(c.grid(), vectors_ ? c.rows() : 0, vectors_ ? r : 0, c.block()),
-            CyclicMatrix<R>(c.grid(), vectors_ ? r : 0, vectors_ ? c.cols() : 0, c.block())};
         {
             const auto phase = ledger_.phase("svd bidiagonal");
             auto main = diagonal(c, 0, r);
             auto other = diagonal(c, upper ? 1 : -1, r - 1);
+            BidiagonalSvd small;
             comm.agree([&] {
                 if (comm.is_root()) small = bidiagonal_svd(upper, main, other, vectors_);
             });
-            result.s.resize(static_cast<std::size_t>(r));
-            if (comm.is_root()) std::ranges::copy(small.s, result.s.begin());
-            comm.broadcast(std::span<double>(result.s));
-            if (!vectors_) return result;
-            result.u.deal_out_transposed(small.u_transposed, r);
-            result.vt.deal_out_transposed(small.v, r);
+            s_.resize(static_cast<std::size_t>(r));
+            if (comm.is_root()) std::ranges::copy(small.s, s_.begin());
+            comm.broadcast(std::span<double>(s_));
+            if (!vectors_) return;
+            const auto dealing = ledger_.phase("svd deal out");
+            ut_ = vector_rows<R>(comm, r, b_.rows());
+            vt_ = vector_rows<R>(comm, r, b_.cols());
+            deal_out_rows(small.u_transposed, ut_);
+            deal_out_rows(small.v_transposed, vt_);
         }
-        const auto phase = ledger_.phase("svd back");
-        const int k = narrow<int>(r);
-        with_workspace<R>("PxORMBR", [&](R* work, int* lwork, int* info) {
-            Routines<R>::ormbr("Q", "L", "N", &m, &k, &n, c.data(), &one, &one, c.descriptor(),
-                               tauq.data(), result.u.data(), &one, &one, result.u.descriptor(),
-                               work, lwork, info);
-        });
-        with_workspace<R>("PxORMBR", [&](R* work, int* lwork, int* info) {
-            Routines<R>::ormbr("P", "R", "T", &k, &n, &m, c.data(), &one, &one, c.descriptor(),
-                               taup.data(), result.vt.data(), &one, &one, result.vt.descriptor(),
-                               work, lwork, info);
-        });
-        return result;
+        apply(c, Line::column, upper ? 0 : 1, upper ? r : r - 1, tauq, ut_);
+        apply(c, Line::row, upper ? 1 : 0, upper ? r - 1 : r, taup, vt_);
     }
 
     CyclicMatrix<R>& b_;
+    const ShardLayout& u_layout_;
     bool vectors_;
     Ledger& ledger_;
     AlignedVector<R> tau_;
     int rows_;
     int cols_;
+    std::vector<double> s_;
+    BlockRows<R> ut_;
+    BlockRows<R> vt_;
 };
 
 /// What PxGESVD needs at least, by its own documentation, at the place that has most.
@@ -287,23 +323,23 @@ Index gesvd_words(const BlacsGrid& grid, Index m, Index n, Index nb, bool vector
 }
 
 template <Real R>
-CyclicSvd<R> by_pdgesvd(CyclicMatrix<R>& b, bool vectors) {
-    const auto phase = b.grid().comm().ledger().phase("svd pdgesvd");
+Decomposition<R> by_pdgesvd(CyclicMatrix<R>& b, const ShardLayout& u_layout, bool vectors) {
+    const Communicator& comm = b.grid().comm();
+    const auto phase = comm.ledger().phase("svd pdgesvd");
     const Index r = std::min(b.rows(), b.cols());
     const int m = narrow<int>(b.rows());
     const int n = narrow<int>(b.cols());
     const Index words = gesvd_words(b.grid(), m, n, b.block(), vectors);
     if (words > int_most) too_large("PxGESVD", words);
-    CyclicSvd<R> result{{},
-                        CyclicMatrix<R>(b.grid(), b.rows(), r, b.block()),
-                        CyclicMatrix<R>(b.grid(), r, b.cols(), b.block())};
+    CyclicMatrix<R> u(b.grid(), b.rows(), r, b.block());
+    CyclicMatrix<R> vt(b.grid(), r, b.cols(), b.block());
     std::vector<R> s(static_cast<std::size_t>(r));
     const char* job = vectors ? "V" : "N";
     int info = 0;
     const auto call = [&](R* work, int* lwork) {
         Routines<R>::gesvd(job, job, &m, &n, b.data(), &one, &one, b.descriptor(), s.data(),
-                           result.u.data(), &one, &one, result.u.descriptor(), result.vt.data(),
-                           &one, &one, result.vt.descriptor(), work, lwork, &info);
+                           u.data(), &one, &one, u.descriptor(), vt.data(), &one, &one,
+                           vt.descriptor(), work, lwork, &info);
     };
     R wanted = 0;  // rounded to R, so our own count is the least that it gets
     int lwork = -1;
@@ -326,7 +362,13 @@ CyclicSvd<R> by_pdgesvd(CyclicMatrix<R>& b, bool vectors) {
                    info > 0 ? ": its QR iteration did not converge; use --driver divide" : ""),
             true);
     }
-    result.s.assign(s.begin(), s.end());
+    Decomposition<R> result{{s.begin(), s.end()}};
+    if (!vectors) return result;
+    const auto back = comm.ledger().phase("svd bring back");
+    result.u = BlockRows<R>(comm, u_layout, r);
+    result.vt = vector_rows<R>(comm, r, b.cols());
+    u.bring_back(result.u);
+    vt.bring_back(result.vt);
     return result;
 }
 
@@ -405,18 +447,18 @@ FullSvd<R> full_svd(const BlockRows<R>& a, const FullSvdOptions& options) {
         const auto phase = comm.ledger().phase("svd deal out");
         b.deal_out_transposed(a);
     }
-    CyclicSvd<R> found = driver == FullSvdDriver::divide ? Divide<R>(b, options.vectors).run()
-                                                         : by_pdgesvd(b, options.vectors);
+    const ShardLayout v_layout =
+        ShardLayout::even(a.cols(), shard_count(a.rows() * a.cols()), comm.size());
+    Decomposition<R> found = driver == FullSvdDriver::divide
+                                 ? Divide<R>(b, v_layout, options.vectors).run()
+                                 : by_pdgesvd(b, v_layout, options.vectors);
     result.s.assign(found.s.begin(), found.s.end());
     result.driver = concat(driver == FullSvdDriver::divide ? "divide" : "pdgesvd", " on a grid of ",
                            grid_rows, " x ", grid_cols);
     if (!options.vectors) return result;
     const auto phase = comm.ledger().phase("svd bring back");
-    result.u = BlockRows<R>(comm, a.layout(), r);
-    result.v = BlockRows<R>(
-        comm, ShardLayout::even(a.cols(), shard_count(a.rows() * a.cols()), comm.size()), r);
-    found.vt.bring_back_transposed(result.u);  // Aᵀ = (V) diag(s) (Uᵀ)
-    found.u.bring_back(result.v);
+    result.u = turned(found.vt, a.layout());  // Aᵀ = U diag(s) Vᵀ makes A = V diag(s) Uᵀ
+    result.v = std::move(found.u);
     return result;
 }
 

@@ -31,7 +31,7 @@ template <Real R>
     return inner(x, {0, x.cols()}, y, {0, y.cols()}, accumulate, threads);
 }
 
-/// Y[:, yc] ← Y[:, yc] + alpha X[:, xc] W, one GEMM a shard. Not collective.
+/// Y[:, yc] ← Y[:, yc] + alpha X[:, xc] W, one product a shard. Not collective.
 /// @param w  xc.size() x yc.size(), rounded to R
 template <Real R>
 void add_product(R alpha, const BlockRows<R>& x, Range xc, MatrixView<const double> w,
@@ -41,6 +41,11 @@ void add_product(R alpha, const BlockRows<R>& x, Range xc, MatrixView<const doub
 template <Real R>
 [[nodiscard]] BlockRows<R> times(const BlockRows<R>& x, Range xc, MatrixView<const double> w,
                                  Index threads);
+
+/// X[:, :w.cols] ← X W; what columns are left stay. Not collective.
+/// @param w  x.cols() x at most as many, rounded to R
+template <Real R>
+void times_in_place(BlockRows<R>& x, MatrixView<const double> w, Index threads);
 
 /// x_j · y_j of every pair of columns, in double and order-free. @collective
 template <Real R>

@@ -47,7 +47,7 @@ struct SymmetricEigen {
 struct BidiagonalSvd {
     std::vector<double> s;               ///< r, decreasing
     DenseMatrix<double> u_transposed{};  ///< r x r: row i is the i-th left vector
-    DenseMatrix<double> v{};             ///< r x r: column i is the i-th right vector
+    DenseMatrix<double> v_transposed{};  ///< r x r: row i is the i-th right vector
 };
 
 /// The singular value decomposition of a bidiagonal matrix, by divide and conquer.
@@ -60,6 +60,16 @@ struct BidiagonalSvd {
 /// @throws Error (Fault::check): it did not converge
 [[nodiscard]] BidiagonalSvd bidiagonal_svd(bool upper, std::span<double> diagonal,
                                            std::span<double> other, bool vectors);
+
+/// x ← H_1 H_2 … H_w x for every row x of X, with the reflectors H_t = I − τ_t v_t v_tᵀ that
+/// LAPACK's and ScaLAPACK's factorizations leave.
+///
+/// @param v    w x n with w <= n: row t is v_t, whose element t counts as 1, those before it as 0
+/// @param tau  w
+/// @param x    any number of rows x n
+/// @cost 4 n w flops a row
+template <Real R>
+void apply_reflectors(MatrixView<const R> v, std::span<const R> tau, MatrixView<R> x);
 
 /// The inverse of an upper triangular matrix, in place. @pre no diagonal element is zero
 void invert_upper(MatrixView<double> u);

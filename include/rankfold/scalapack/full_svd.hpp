@@ -37,11 +37,12 @@ struct FullSvd {
 /// All singular values of a dense m x n matrix and, on request, its vectors.
 ///
 /// The row blocks are dealt out once onto a 2-D block-cyclic grid of all ranks, and the vectors are
-/// brought back as row blocks. `divide` is made of ScaLAPACK's parts: LQ or QR first where one side
-/// is more than 1.5 times the other, PxGEBRD, LAPACK's divide and conquer (DBDSDC, in double) on
-/// rank 0 with its columns dealt out, PxORMBR, and PxORMLQ or PxORMQR. Where r is above 26,754 (its
-/// workspace passes int32), or rank 0 lacks the memory for 5 r² doubles, pdgesvd does the work;
-/// pdgesvd is left for the parts where r is less than twice the number of ranks.
+/// brought back as row blocks. `divide` is made of parts: ScaLAPACK's LQ or QR first where one side
+/// is more than 1.5 times the other, its PxGEBRD, LAPACK's divide and conquer (DBDSDC, in double)
+/// on rank 0 with its vectors dealt out, and xORMQR on each rank's vectors with the reflectors of
+/// all ranks, a panel at a time. Where r is above 26,754 (the workspace passes int32), or rank 0
+/// lacks the memory for 5 r² doubles, pdgesvd does the work; pdgesvd is left for the parts where r
+/// is less than twice the number of ranks.
 ///
 /// Signs are those of LAPACK. Unlike everything else, the bits depend on the grid.
 ///
