@@ -4,6 +4,8 @@
 #include <cmath>
 #include <type_traits>
 
+#include <rankfold/linalg/blas.hpp>
+
 extern "C" {
 void spotrf_(const char* uplo, const int* n, float* a, const int* lda, int* info);
 void dpotrf_(const char* uplo, const int* n, double* a, const int* lda, int* info);
@@ -19,12 +21,6 @@ void dsyevd_(const char* jobz, const char* uplo, const int* n, double* a, const 
 void dbdsdc_(const char* uplo, const char* compq, const int* n, double* d, double* e, double* u,
              const int* ldu, double* vt, const int* ldvt, double* q, int* iq, double* work,
              int* iwork, int* info);
-void sormqr_(const char* side, const char* trans, const int* m, const int* n, const int* k,
-             const float* a, const int* lda, const float* tau, float* c, const int* ldc,
-             float* work, const int* lwork, int* info);
-void dormqr_(const char* side, const char* trans, const int* m, const int* n, const int* k,
-             const double* a, const int* lda, const double* tau, double* c, const int* ldc,
-             double* work, const int* lwork, int* info);
 void dtrtri_(const char* uplo, const char* diag, const int* n, double* a, const int* lda,
              int* info);
 }
@@ -188,29 +184,33 @@ BidiagonalSvd bidiagonal_svd(bool upper, std::span<double> diagonal, std::span<d
 
 template <Real R>
 void apply_reflectors(MatrixView<const R> v, std::span<const R> tau, MatrixView<R> x) {
-    RANKFOLD_EXPECT(v.cols == x.cols && std::ssize(tau) == v.rows && v.rows <= v.cols);
-    if (v.rows == 0 || x.rows == 0) return;
-    const int m = narrow<int>(x.cols);
-    const int n = narrow<int>(x.rows);
-    const int k = narrow<int>(v.rows);
-    const int ldv = narrow<int>(v.ld);
-    const int ldx = narrow<int>(x.ld);
-    int info = 0;
-    const auto run = [&](R* work, int lwork) {  // column-major, rows of X and v are columns
-        if constexpr (std::same_as<R, float>) {
-            sormqr_("L", "N", &m, &n, &k, v.data, &ldv, tau.data(), x.data, &ldx, work, &lwork,
-                    &info);
-        } else {
-            dormqr_("L", "N", &m, &n, &k, v.data, &ldv, tau.data(), x.data, &ldx, work, &lwork,
-                    &info);
+    const Index w = v.rows;
+    RANKFOLD_EXPECT(v.cols == x.cols && std::ssize(tau) == w && w <= v.cols);
+    if (w == 0 || x.rows == 0) return;
+    DenseMatrix<R> whole(w, v.cols);  // V with its ones and zeros
+    for (Index t = 0; t < w; ++t) {
+        std::copy(v.row(t).begin() + t + 1, v.row(t).end(), whole.row(t).begin() + t + 1);
+        whole(t, t) = R{1};
+    }
+    const MatrixView<const R> vectors = std::as_const(whole).view();
+    DenseMatrix<R> gram(w, w);
+    gemm<R>(Transpose::no, Transpose::yes, R{1}, vectors, vectors, R{0}, gram.view());
+    DenseMatrix<R> core(w, w);  // T of H_1 … H_w = I − Vᵀ T V, upper triangular, column by column
+    for (Index j = 0; j < w; ++j) {
+        const R factor = tau[static_cast<std::size_t>(j)];
+        for (Index i = 0; i < j; ++i) {
+            R sum = 0;
+            for (Index t = i; t < j; ++t) sum += core(i, t) * gram(j, t);
+            core(i, j) = -factor * sum;
         }
-        RANKFOLD_EXPECT(info == 0);
-    };
-    R wanted = 0;
-    run(&wanted, -1);
-    AlignedVector<R> work(static_cast<std::size_t>(static_cast<double>(wanted) * (1.0 + 4e-7)) +
-                          64);
-    run(work.data(), narrow<int>(std::ssize(work)));
+        core(j, j) = factor;
+    }
+    DenseMatrix<R> along(x.rows, w);
+    DenseMatrix<R> scaled(x.rows, w);
+    gemm<R>(Transpose::no, Transpose::yes, R{1}, x, vectors, R{0}, along.view());
+    gemm<R>(Transpose::no, Transpose::yes, R{1}, std::as_const(along).view(),
+            std::as_const(core).view(), R{0}, scaled.view());
+    gemm<R>(Transpose::no, Transpose::no, R{-1}, std::as_const(scaled).view(), vectors, R{1}, x);
 }
 
 void invert_upper(MatrixView<double> u) {

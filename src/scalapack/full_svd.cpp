@@ -142,7 +142,7 @@ void deal_out_rows(const DenseMatrix<double>& whole, BlockRows<R>& x) {
 
 /// The parts of one decomposition by divide and conquer. ScaLAPACK reduces B on the grid; from the
 /// bidiagonal matrix on, every rank has whole vectors, and what the reductions left is fetched by
-/// panels and applied to them by LAPACK: PxORMBR takes twice as long.
+/// panels and applied to them by GEMMs: PxORMBR takes twice as long.
 template <Real R>
 class Divide {
 public:
@@ -205,7 +205,7 @@ private:
                const AlignedVector<R>& tau, BlockRows<R>& x) {
         if (!vectors_) return;
         const auto phase = ledger_.phase("svd back");
-        constexpr Index at_once = 256;
+        constexpr Index at_once = 128;
         const std::vector<R> all_tau = gathered(c, line, count, tau);
         const Index length = line == Line::column ? c.rows() : c.cols();
         for (Index end = count; end > 0;) {

@@ -62,12 +62,14 @@ struct BidiagonalSvd {
                                            std::span<double> other, bool vectors);
 
 /// x ← H_1 H_2 … H_w x for every row x of X, with the reflectors H_t = I − τ_t v_t v_tᵀ that
-/// LAPACK's and ScaLAPACK's factorizations leave.
+/// LAPACK's and ScaLAPACK's factorizations leave: I − Vᵀ T V with a triangular T that comes from
+/// V Vᵀ, so that nearly all is done by GEMMs.
 ///
 /// @param v    w x n with w <= n: row t is v_t, whose element t counts as 1, those before it as 0
 /// @param tau  w
 /// @param x    any number of rows x n
 /// @cost 4 n w flops a row
+/// @see Puglisi, SIAM J. Sci. Stat. Comput. 13 (1992), for T
 template <Real R>
 void apply_reflectors(MatrixView<const R> v, std::span<const R> tau, MatrixView<R> x);
 
