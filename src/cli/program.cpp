@@ -34,6 +34,8 @@ const std::vector<Command>& commands() {
         {"recommend", "List the best unseen columns of rows", declare_recommend},
         {"predict", "Apply a network to the rows of a matrix", declare_predict},
         {"run", "Run the stages of a job file", declare_run},
+        {"plan", "Say what a job needs on any number of ranks", declare_plan},
+        {"doctor", "Check this machine and this launch", declare_doctor},
         {"report", "Set the reports of several runs side by side", declare_report},
         {"bench", "Measure the speed of one part on this machine", declare_bench},
     };
@@ -113,7 +115,7 @@ void run_command(const Communicator& comm, Handover& handover, const Command& co
     }
     if (command.name != "run") {  // a chain reports for its stages
         outcome.report = run_report(run, comm.ledger());
-        if (command.name != "report") {
+        if (command.name != "report" && !run.prints_document) {
             run.say("");
             const auto phases = summarise_phases(comm, comm.ledger());
             const double wall = comm.ledger().elapsed();

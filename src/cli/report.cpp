@@ -91,16 +91,6 @@ std::string phases_table(const std::vector<PhaseSummary>& phases, double wall_se
            fmt::format("{:<22} {:>7} {:>9} {:>9} {:>9.3f}", "wall", "", "", "", wall_seconds);
 }
 
-namespace {
-
-/// How the ranks of a host share its processors.
-struct Placement {
-    Index ranks = 0;       ///< on the fullest host
-    Index processors = 0;  ///< that they may use together
-    bool bound = false;    ///< every rank to a part of its own
-};
-
-/// @collective over comm
 Placement placement(const Communicator& comm) {
     cpu_set_t mine;
     CPU_ZERO(&mine);
@@ -127,8 +117,6 @@ Placement placement(const Communicator& comm) {
     }
     return worst;
 }
-
-}  // namespace
 
 std::vector<std::string> advice(const Run& run, const std::vector<PhaseSummary>& phases,
                                 double wall_seconds) {

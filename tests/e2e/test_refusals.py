@@ -18,7 +18,7 @@ class Options(ProgramTest):
     def test_every_command_has_help_with_three_examples(self):
         listing = self.run_program("--help").stdout
         for command in ("import", "generate", "split", "info", "als", "mlp", "evaluate",
-                        "recommend", "predict", "run", "bench"):
+                        "recommend", "predict", "run", "bench", "plan", "doctor"):
             with self.subTest(command=command):
                 self.assertIn(f"  {command} ", listing)
                 text = self.run_program(command, "--help").stdout

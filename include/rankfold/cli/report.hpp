@@ -27,6 +27,16 @@ struct PhaseSummary {
 [[nodiscard]] std::string phases_table(const std::vector<PhaseSummary>& phases,
                                        double wall_seconds);
 
+/// How the ranks of the fullest host share its processors.
+struct Placement {
+    Index ranks = 0;
+    Index processors = 0;  ///< that they may use together
+    bool bound = false;    ///< every rank has processors of its own
+};
+
+/// @collective over comm
+[[nodiscard]] Placement placement(const Communicator& comm);
+
 /// Lines on what is plainly wrong with how a run was started or shared out: more threads than
 /// cores, ranks that are not bound, too little work for the ranks, one rank that all wait for; and
 /// what the checkpoints cost. @collective over run.comm

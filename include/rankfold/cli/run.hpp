@@ -80,6 +80,7 @@ struct Run {
 
     History history{};  ///< of the loop, also of the steps before a resume; the report has it
     CheckpointCost checkpoints{};
+    bool prints_document = false;  ///< stdout is one: nothing is to follow it
 
     /// Prints a line a person reads to stdout, on rank 0 only.
     void say(const std::string& line) const;
@@ -127,6 +128,8 @@ Action declare_recommend(Options& options);
 Action declare_predict(Options& options);
 Action declare_run(Options& options);
 Action declare_report(Options& options);
+Action declare_plan(Options& options);
+Action declare_doctor(Options& options);
 Action declare_bench(Options& options);
 
 }  // namespace rankfold::cli

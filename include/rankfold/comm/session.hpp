@@ -30,6 +30,9 @@ private:
 /// The name of the host that this process runs on.
 [[nodiscard]] std::string host_name();
 
+/// The level of thread support that MPI provides: single, funneled, serialized or multiple.
+[[nodiscard]] std::string thread_level();
+
 /// Version text of the MPI library in use.
 [[nodiscard]] std::string mpi_description();
 

@@ -1,0 +1,125 @@
+"""What a cluster's user asks before and after a job: doctor, plan, and a scaling study."""
+
+import json
+import os
+import subprocess
+import sys
+import unittest
+
+from program import MPIRUN, PROGRAM, ROOT, ProgramTest, random_matrix
+
+JOB = """
+[[stage]]
+command = "als"
+matrix = "a.h5"
+factors = 16
+sweeps = 5
+[[stage]]
+command = "mlp"
+matrix = "a.h5"
+input = "matrix"
+hidden = [32]
+epochs = 3
+out = "n.h5"
+[[stage]]
+command = "evaluate"
+model = "@als"
+test = "a.h5"
+train = "a.h5"
+"""
+
+
+class Doctor(ProgramTest):
+    def test_every_line_is_good_or_says_what_to_change(self):
+        done = self.run_program("doctor", "--report", "doctor.json", ranks=2)
+        result = self.report("doctor.json")["result"]
+        for line in result["lines"]:
+            self.assertTrue(line["good"] or line["advice"], line)
+        self.assertGreater(result["sgemm_gflops"], 0.1)
+        self.assertIn("parallel HDF5", done.stdout)
+        self.assertEqual([path.name for path in self.folder.iterdir()], ["doctor.json"])
+
+    def test_too_many_threads_are_said(self):
+        threads = 4 * os.cpu_count()
+        done = self.run_program("doctor", "--threads", threads)
+        self.assertIn("CHANGE", done.stdout)
+        self.assertIn(f"at most 1 ranks of {threads} threads", done.stdout)
+
+    def test_the_self_test_passes_on_three_ranks(self):
+        self.assertIn("PASS", self.run_program("doctor", "--selftest", ranks=3).stdout)
+
+    def test_a_folder_that_is_not_there_is_refused(self):
+        self.assert_refused("doctor", "--folder", "absent", says="absent", ranks=2)
+
+
+class Plan(ProgramTest):
+    def setUp(self):
+        super().setUp()
+        self.write_matrix("a.h5", random_matrix(3000, 400))
+        self.write("job.toml", JOB)
+
+    def test_bytes_are_those_that_are_sent(self):
+        self.run_program("plan", "job.toml", "--ranks", "1,2,3", "--report", "plan.json")
+        stages = self.report("plan.json")["result"]["stages"]
+        for ranks in (2, 3):
+            self.run_program("run", "job.toml", "--report", "run.json", "--force", ranks=ranks)
+            als, mlp = self.report("run.json")["stages"][:2]
+            sent = {phase["name"]: phase["bytes_sent"] for phase in als["phases"]}
+            exchanged = sum(sent[name] for name in sent if name.startswith("als exchange")
+                            or name == "als partial sums")
+            planned = stages["als"]["ranks"][str(ranks)]["bytes_per_step"] * 5
+            self.assertAlmostEqual(exchanged / planned, 1.0, delta=0.01)
+            trained = sum(phase["bytes_sent"] for phase in mlp["phases"]
+                          if phase["name"] in ("gradient sum", "gather parameters", "backward",
+                                               "update"))
+            planned = (stages["mlp"]["ranks"][str(ranks)]["bytes_per_step"]
+                       * stages["mlp"]["steps"])
+            self.assertAlmostEqual(trained / planned, 1.0, delta=0.01)
+
+    def test_a_saved_calibration_is_used_and_the_script_is_one_for_slurm(self):
+        self.run_program("plan", "job.toml", "--calibration", "speed.json", "--ranks", "1,4")
+        self.assertTrue(json.loads((self.folder / "speed.json").read_text()))
+        again = [self.run_program("plan", "job.toml", "--calibration", "speed.json", "--ranks",
+                                  "1,4").stdout.split("\nphase")[0] for _ in range(2)]
+        self.assertEqual(*[text.split("\nmemory")[0] .split("\n")[1] for text in again])
+        script = self.run_program("plan", "job.toml", "--slurm", "--calibration", "speed.json",
+                                  "--quiet").stdout
+        self.assertTrue(script.startswith("#!/bin/bash"), script[:200])
+        self.assertIn("#SBATCH --ntasks=", script)
+        (self.folder / "job.sbatch").write_text(script)
+        subprocess.run(["bash", "-n", "job.sbatch"], cwd=self.folder, check=True)
+
+    def test_a_job_without_anything_to_plan_is_refused(self):
+        self.write("job.toml", '[[stage]]\ncommand = "als"\nmatrix = "absent.h5"\nout = "f.h5"\n')
+        self.assert_refused("plan", "job.toml", says="none of its stages", ranks=2)
+
+
+class Scale(ProgramTest):
+    def study(self, *more):
+        return subprocess.run([sys.executable, "-B", ROOT / "jobs" / "scale", "strong", "als",
+                               "--ranks", "1,2", "--repeats", "2", "--size", "0.02", "--out",
+                               self.folder / "study", "--rankfold", PROGRAM, "--processors", "2",
+                               "--launcher", f"{MPIRUN} -n", *more], text=True,
+                              capture_output=True, check=False)
+
+    def test_a_study_goes_on_and_refuses_digests_that_differ(self):
+        done = self.study()
+        self.assertEqual(done.returncode, 0, done.stdout + done.stderr)
+        rows = self.report("study/study.json")["rows"]
+        self.assertEqual(rows[0]["digest"], rows[1]["digest"])
+        self.assertAlmostEqual(rows[1]["bytes_sent"] / rows[1]["bytes_predicted"], 1.0, delta=0.2)
+        page = (self.folder / "study" / "study.html").read_text()
+        self.assertIn("All digests agree", page)
+        self.assertEqual(self.study().returncode, 0)
+        self.assertIn("(all runs stood there)", (self.folder / "study/study.html").read_text())
+        run = self.folder / "study" / "runs" / "als-p2-n1-r1.json"
+        report = json.loads(run.read_text())
+        report["digest"] = "0" * 16
+        run.write_text(json.dumps(report))
+        done = self.study()
+        self.assertEqual(done.returncode, 1)
+        self.assertIn("digests differ", done.stderr)
+
+
+if __name__ == "__main__":
+    unittest.main()
