@@ -232,11 +232,12 @@ PlannedStage StagePlanner::plan_mlp(const nlohmann::json& options) {
     stage.steps = options.at("epochs").get<Index>() * ((shape.rows + batch - 1) / batch);
     const std::string key = fmt::format("mlp {} batch={}", nlohmann::json(widths).dump(), batch);
     stage.speed.seconds_per_flop = speed_of(key, [&] {
+        const bool large = size.step_flops > 1e10;  // a step is long enough to be timed
         const MlpBenchOptions bench{.layers = widths,
                                     .batch = batch,
                                     .micro_batches = blocks,
-                                    .steps = 5,
-                                    .repeats = 3,
+                                    .steps = large ? 1 : 5,
+                                    .repeats = large ? 1 : 3,
                                     .threads = options.at("threads").get<Index>()};
         const double seconds = bench_mlp<float>(run_.comm, bench).median();
         return seconds / training_step_cost(size, run_.comm.size()).flops;
