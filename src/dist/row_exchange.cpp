@@ -34,23 +34,27 @@ Index RowExchange::position(Index row) const {
 }
 
 template <Real R>
-void RowExchange::gather(const BlockRows<R>& source, MatrixView<R> buffer) const {
+RowExchange::PendingGather<R> RowExchange::start_gather(const BlockRows<R>& source,
+                                                        MatrixView<R> buffer) const {
     const Index k = source.cols();
     RANKFOLD_EXPECT(source.layout() == layout_ && buffer.rows == buffer_rows_ && buffer.cols == k &&
                     buffer.ld == k);
     const std::span<R> into(buffer.data, static_cast<std::size_t>(buffer_rows_ * k));
+    comm_->ledger().predict_bytes(bytes_sent(k, sizeof(R)));
     if (scheme_ == ExchangeScheme::all) {
-        comm_->ledger().predict_bytes(bytes_sent(k, sizeof(R)));
         comm_->all_gather(source.local().data(), elements(layout_.rank_row_counts(), k), into);
-        return;
+        return {};
     }
-    AlignedVector<R> packed;
-    packed.reserve(send_rows_.size() * static_cast<std::size_t>(k));
+    PendingGather<R> pending;
+    pending.packed.reserve(send_rows_.size() * static_cast<std::size_t>(k));
     for (const Index row : send_rows_) {
         const auto values = source.local().row(row);
-        packed.insert(packed.end(), values.begin(), values.end());
+        pending.packed.insert(pending.packed.end(), values.begin(), values.end());
     }
-    send(std::span<const R>(packed), k, into);
+    pending.exchange =
+        comm_->start_all_to_all(std::span<const R>(pending.packed), elements(send_counts_, k), into,
+                                elements(recv_counts_, k));
+    return pending;
 }
 
 template <Real R>
@@ -78,8 +82,10 @@ double RowExchange::bytes_sent(Index cols, std::size_t size) const {
            row_bytes;
 }
 
-template void RowExchange::gather(const BlockRows<float>&, MatrixView<float>) const;
-template void RowExchange::gather(const BlockRows<double>&, MatrixView<double>) const;
+template RowExchange::PendingGather<float> RowExchange::start_gather(const BlockRows<float>&,
+                                                                     MatrixView<float>) const;
+template RowExchange::PendingGather<double> RowExchange::start_gather(const BlockRows<double>&,
+                                                                      MatrixView<double>) const;
 
 template void RowExchange::send(std::span<const float>, Index, std::span<float>) const;
 template void RowExchange::send(std::span<const double>, Index, std::span<double>) const;

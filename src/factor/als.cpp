@@ -2,6 +2,7 @@
 
 #include <cmath>
 #include <functional>
+#include <limits>
 #include <type_traits>
 
 #include <rankfold/comm/reproducible_sum.hpp>
@@ -47,8 +48,7 @@ class Alternation {
 public:
     Alternation(Factors<R>& factors, Side& rows, Side& cols, const SideExtras<R>& row_extras,
                 const SideExtras<R>& col_extras)
-        : factors_{factors},
-          rows_{rows},
+        : rows_{rows},
           cols_{cols},
           row_extras_{row_extras},
           col_extras_{col_extras},
@@ -93,7 +93,6 @@ public:
     }
 
 private:
-    Factors<R>& factors_;
     Side& rows_;
     Side& cols_;
     SideExtras<R> row_extras_, col_extras_;
@@ -175,6 +174,27 @@ double entry_mean(const BlockRowCsr<R>& a, const AlsOptions& options) {
                    [&](Index s) { return value_sum<R>(a.shard(s)); });
 }
 
+/// What a bound on the memory of a rank leaves for the rows of a fixed side with so many of all
+/// m + n rows: less the matrix both ways, with its columns renumbered, and twice the own factors.
+template <Real R>
+double buffer_bytes(const BlockRowCsr<R>& a, const BlockRowCsr<R>& transposed, Index width,
+                    Index fixed_rows, const AlsOptions& options) {
+    if (!options.memory_per_rank) return std::numeric_limits<double>::infinity();
+    const Index entries = a.local().nnz() + transposed.local().nnz();
+    const Index own_rows = a.local().rows() + transposed.local().rows();
+    const auto held = static_cast<double>(entries) * (2 * sizeof(ColIndex) + sizeof(R)) +
+                      static_cast<double>(own_rows) *
+                          (sizeof(Index) + 2.0 * static_cast<double>(width) * sizeof(R));
+    const double most = a.comm().all_reduce(held, Reduce::max);
+    const double left = *options.memory_per_rank - most;
+    if (left <= 0.0) {
+        throw input_error("--memory-per-rank ", *options.memory_per_rank,
+                          " does not hold the matrix and the factors, ", most,
+                          " bytes on a rank; give more of it, or more ranks");
+    }
+    return left * static_cast<double>(fixed_rows) / static_cast<double>(a.rows() + a.cols());
+}
+
 }  // namespace
 
 RowProblem row_problem(const AlsOptions& options, double mean, Index cols) {
@@ -228,10 +248,12 @@ Factors<R> als(const BlockRowCsr<R>& a, const AlsOptions& options, const Steerin
     // pieces of rows with confidences of their own, or that are not solved exactly, do not pay
     const bool pieces = confidences == nullptr && options.solver.solver == Solver::cholesky;
     if (pieces) side.heavy = options.heavy.value_or(64 * transposed.layout().shards());
+    side.buffer_bytes = buffer_bytes(a, transposed, width, a.cols(), options);
     SparseSide<R> rows(a, side, transposed.layout(), width, &transposed);
     side.problem = row_problem(options, mean, a.rows());
     side.axis = "column";
     if (pieces) side.heavy = options.heavy.value_or(64 * a.layout().shards());
+    side.buffer_bytes = buffer_bytes(a, transposed, width, a.rows(), options);
     SparseSide<R> cols(transposed, side, a.layout(), width, &a);
     alternate<R, SparseSide<R>>(factors, {factors, rows, cols, row_extras, col_extras}, weight,
                                 options, steering, [&] {

@@ -71,25 +71,42 @@ SparseSide<R>::SparseSide(const BlockRowCsr<R>& a, const SideOptions& options,
     : a_{a},
       options_{options},
       heavy_(a, fixed, options.heavy.value_or(std::numeric_limits<Index>::max()), nullptr),
-      exchange_{RowExchange::all(a.comm(), fixed)} {
+      k_{k},
+      fixed_(a.comm(), fixed) {
     choose_exchange(fixed, k, transposed);
     for (Index t = 0; t < options.threads; ++t) {
         solvers_.emplace_back(options.problem, k, options.solver);
     }
 }
 
-/// Columns of this rank's entries, increasing; of heavy rows only if asked for.
+/// The local shards of one of so many panels.
 template <Real R>
-std::vector<Index> SparseSide<R>::needed_rows(bool heavy_too) const {
-    std::vector<char> seen(static_cast<std::size_t>(a_.cols()), 0);
+Range SparseSide<R>::panel_shards(Index panel, Index panels) const {
+    const Range part = even_part(a_.shards().size(), static_cast<int>(panels),
+                                 static_cast<int>(panel));
+    return {a_.shards().begin + part.begin, a_.shards().begin + part.end};
+}
+
+/// Columns of each panel's entries, increasing; of heavy rows only if asked for.
+template <Real R>
+std::vector<std::vector<Index>> SparseSide<R>::needed_rows(bool heavy_too, Index panels) const {
     const CsrView<R> view = a_.local().view();
-    for (Index i = 0; i < view.rows; ++i) {
-        if (!heavy_too && heavy_.is_heavy(a_.first_row() + i)) continue;
-        for (const ColIndex j : view.row_cols(i)) seen[static_cast<std::size_t>(j)] = 1;
-    }
-    std::vector<Index> needed;
-    for (std::size_t j = 0; j < seen.size(); ++j) {
-        if (seen[j] != 0) needed.push_back(static_cast<Index>(j));
+    std::vector<std::vector<Index>> needed(static_cast<std::size_t>(panels));
+    for (Index p = 0; p < panels; ++p) {
+        std::vector<char> seen(static_cast<std::size_t>(a_.cols()), 0);
+        const Range shards = panel_shards(p, panels);
+        for (Index s = shards.begin; s < shards.end; ++s) {
+            const Range rows = a_.layout().shard_rows(s);
+            for (Index i = rows.begin; i < rows.end; ++i) {
+                if (!heavy_too && heavy_.is_heavy(i)) continue;
+                for (const ColIndex j : view.row_cols(i - a_.first_row())) {
+                    seen[static_cast<std::size_t>(j)] = 1;
+                }
+            }
+        }
+        for (std::size_t j = 0; j < seen.size(); ++j) {
+            if (seen[j] != 0) needed[static_cast<std::size_t>(p)].push_back(static_cast<Index>(j));
+        }
     }
     return needed;
 }
@@ -101,57 +118,118 @@ void SparseSide<R>::choose_exchange(const ShardLayout& fixed, Index k,
     const Communicator& comm = a_.comm();
     const Range own = fixed.rank_rows(comm.rank());
     const double row_bytes = static_cast<double>(k) * sizeof(R);
-    const auto foreign_bytes = [&](const std::vector<Index>& rows) {
+    const auto foreign_bytes = [&](bool heavy_too) {
+        const auto rows = needed_rows(heavy_too, 1).front();
         const auto mine =
             std::ranges::count_if(rows, [&](Index j) { return j >= own.begin && j < own.end; });
         return row_bytes *
                static_cast<double>(comm.all_reduce(std::ssize(rows) - mine, Reduce::sum));
     };
     bytes_ = {row_bytes * static_cast<double>(fixed.rows() * (comm.size() - 1))};
-    std::vector<Index> needed;
-    std::vector<Index> needed_light;
+    if (comm.size() == 1) {  // it has all it needs
+        options_.exchange = Exchange::all;
+        return;
+    }
     std::optional<HeavyRows<R>> remote;
-    if (comm.size() > 1) {
-        needed = needed_rows(true);
-        bytes_.push_back(foreign_bytes(needed));
-        if (transposed != nullptr && !heavy_.none()) {
-            remote.emplace(a_, fixed, *options_.heavy, transposed);
-            needed_light = needed_rows(false);
-            bytes_.push_back(foreign_bytes(needed_light) + remote->bytes(k));
-        }
+    bytes_.push_back(foreign_bytes(true));
+    if (transposed != nullptr && !heavy_.none()) {
+        remote.emplace(a_, fixed, *options_.heavy, transposed);
+        bytes_.push_back(foreign_bytes(false) + remote->bytes(k));
     }
     if (options_.exchange == Exchange::automatic) {
         const auto least = std::ranges::min_element(bytes_) - bytes_.begin();
         options_.exchange = least == 0   ? Exchange::all
                             : least == 1 ? Exchange::needed
                                          : Exchange::reduced;
+        if (static_cast<double>(fixed.rows()) * row_bytes > options_.buffer_bytes) {
+            options_.exchange = remote ? Exchange::reduced : Exchange::needed;
+        }
     }
-    // without heavy rows or Aᵀ there is nothing to reduce, and one rank has all it needs
+    // without heavy rows or Aᵀ there is nothing to reduce
     if (options_.exchange == Exchange::reduced && !remote) options_.exchange = Exchange::needed;
-    if (comm.size() == 1) options_.exchange = Exchange::all;
     if (options_.exchange == Exchange::all) return;
-    const bool reduced = options_.exchange == Exchange::reduced;
-    if (reduced) {
-        heavy_ = std::move(*remote);
-        needed = std::move(needed_light);
+    if (options_.exchange == Exchange::reduced) heavy_ = std::move(*remote);
+    plan_panels(fixed, row_bytes);
+    bytes_.at(static_cast<std::size_t>(options_.exchange) - 1) =
+        comm.all_reduce(fixed_.bytes_sent(k), Reduce::sum) + heavy_.bytes(k);
+    renumber_columns();
+}
+
+/// So many panels that messages overlap work, or as many as it takes to keep within the memory.
+template <Real R>
+void SparseSide<R>::plan_panels(const ShardLayout& fixed, double row_bytes) {
+    constexpr Index overlap = 4;
+    const Communicator& comm = a_.comm();
+    const bool heavy_too = !heavy_.remote();
+    const auto bytes = [&](const std::vector<std::vector<Index>>& needed, bool bounded) {
+        const FixedRows<R> planned(comm, fixed, needed, bounded);
+        return row_bytes *
+               static_cast<double>(comm.all_reduce(planned.buffer_rows(), Reduce::max));
+    };
+    auto needed = needed_rows(heavy_too, overlap);
+    double least = bytes(needed, false);
+    bool bounded = least > options_.buffer_bytes;
+    const Index most = comm.all_reduce(a_.shards().size(), Reduce::max);
+    for (Index panels = overlap; bounded && (heavy_.none() || heavy_.remote()); panels *= 2) {
+        needed = needed_rows(heavy_too, std::min(panels, most));
+        least = std::min(least, bytes(needed, true));
+        if (least <= options_.buffer_bytes || panels >= most) break;
     }
+    if (least > options_.buffer_bytes) {
+        throw input_error("the rows of the other side take ", least, " bytes on a rank, but ",
+                          "--memory-per-rank leaves ", options_.buffer_bytes,
+                          " for them; give more of it, or more ranks");
+    }
+    fixed_ = FixedRows<R>(comm, fixed, std::move(needed), bounded);
+}
+
+/// Replaces the columns of entries by their rows of fixed_.
+template <Real R>
+void SparseSide<R>::renumber_columns() {
     std::vector<ColIndex> position(static_cast<std::size_t>(a_.cols()), 0);
-    for (std::size_t at = 0; at < needed.size(); ++at) {
-        position[static_cast<std::size_t>(needed[at])] = static_cast<ColIndex>(at);
-    }
     const auto renumber = [&](std::span<const ColIndex> from, std::vector<ColIndex>& to) {
-        to.reserve(from.size());
         for (const ColIndex j : from) to.push_back(position[static_cast<std::size_t>(j)]);
     };
-    renumber(a_.local().col_idx, cols_);
-    if (!reduced) renumber(heavy_.columns(), heavy_cols_);
-    exchange_ = RowExchange(comm, fixed, ExchangeScheme::needed, std::move(needed));
+    const CsrView<R> view = a_.local().view();
+    cols_.reserve(static_cast<std::size_t>(view.nnz()));
+    if (!heavy_.remote()) {  // all panels share one buffer, or there are no such rows
+        for (Index p = 0; p < fixed_.panels(); ++p) fixed_.positions(p, position);
+        renumber(heavy_.columns(), heavy_cols_);
+    }
+    for (Index p = 0; p < fixed_.panels(); ++p) {
+        fixed_.positions(p, position);
+        const Range shards = panel_shards(p, fixed_.panels());
+        for (Index s = shards.begin; s < shards.end; ++s) {
+            const Range rows = a_.layout().shard_rows(s);
+            for (Index i = rows.begin; i < rows.end; ++i) {
+                renumber(view.row_cols(i - a_.first_row()), cols_);
+            }
+        }
+    }
+}
+
+/// Runs body(rows of a shard, counted locally) on the options' threads, panel by panel as their
+/// fixed rows arrive. @collective
+template <Real R>
+template <class Body>
+void SparseSide<R>::for_each_row_block(const Body& body) const {
+    for (Index p = 0; p < fixed_.panels(); ++p) {
+        {
+            const auto phase = a_.comm().ledger().phase(exchange_phase());
+            fixed_.arrive(p);
+        }
+        for_each_shard(panel_shards(p, fixed_.panels()), options_.threads, [&](Index s) {
+            const Range rows = a_.layout().shard_rows(s);
+            body(s, Range{rows.begin - a_.first_row(), rows.end - a_.first_row()});
+            if (omp_get_thread_num() == 0) fixed_.progress();
+        });
+    }
 }
 
 template <Real R>
 void SparseSide<R>::set_solver(const SolverOptions& solver) {
     options_.solver = solver;
-    for (auto& one : solvers_) one = RowSolver<R>(options_.problem, fixed_.cols(), solver);
+    for (auto& one : solvers_) one = RowSolver<R>(options_.problem, k_, solver);
 }
 
 template <Real R>
@@ -177,24 +255,27 @@ RowData<R> SparseSide<R>::row(Index local, const SideExtras<R>& extras) const {
 }
 
 template <Real R>
+const char* SparseSide<R>::exchange_phase() const {
+    return exchange() == Exchange::all      ? "als exchange all"
+           : exchange() == Exchange::needed ? "als exchange needed"
+                                            : "als exchange reduced";
+}
+
+template <Real R>
 void SparseSide<R>::gather(const BlockRows<R>& y) {
-    const auto phase =
-        a_.comm().ledger().phase(exchange() == Exchange::all      ? "als exchange all"
-                                 : exchange() == Exchange::needed ? "als exchange needed"
-                                                                  : "als exchange reduced");
-    const Index k = y.cols();
-    if (fixed_.cols() != k) fixed_ = DenseMatrix<R>(exchange_.buffer_rows(), k);
-    exchange_.gather(y, fixed_.view());
-    if (heavy_.remote()) own_fixed_ = y.local().clone();
-    if (!options_.biases) return;
-    const auto take_offsets = [k](DenseMatrix<R>& from, std::vector<R>& offsets) {
-        offsets.resize(static_cast<std::size_t>(from.rows()));
-        for (Index j = 0; j < from.rows(); ++j) {
-            offsets[static_cast<std::size_t>(j)] = std::exchange(from(j, k - 1), R{1});
-        }
-    };
-    take_offsets(fixed_, offsets_);
-    take_offsets(own_fixed_, own_offsets_);
+    const auto phase = a_.comm().ledger().phase(exchange_phase());
+    fixed_.begin(y, options_.biases);
+    if (!heavy_.remote()) return;
+    own_fixed_ = y.local().clone();
+    own_offsets_.resize(options_.biases ? static_cast<std::size_t>(own_fixed_.rows()) : 0);
+    if (options_.biases) take_offsets<R>(own_fixed_.view(), own_offsets_);
+}
+
+template <Real R>
+void SparseSide<R>::begin_solvers() {
+    for (auto& solver : solvers_) {
+        solver.begin(fixed_.view(), std::as_const(gram_).view(), fixed_.offsets());
+    }
 }
 
 template <Real R>
@@ -205,13 +286,10 @@ void SparseSide<R>::solve(const BlockRows<R>& y, BlockRows<R>& x, const SideExtr
         gram_ = scaled_gram(y, options_.problem.alpha0);
     }
     const auto phase = a_.comm().ledger().phase("als solve");
-    for (auto& solver : solvers_) {
-        solver.begin(std::as_const(fixed_).view(), std::as_const(gram_).view(), offsets_);
-    }
-    for_each_shard(a_.shards(), options_.threads, [&](Index s) {
+    begin_solvers();
+    for_each_row_block([&](Index, Range rows) {
         RowSolver<R>& solver = solvers_[static_cast<std::size_t>(omp_get_thread_num())];
-        const Range rows = a_.layout().shard_rows(s);
-        for (Index i = rows.begin - a_.first_row(); i < rows.end - a_.first_row(); ++i) {
+        for (Index i = rows.begin; i < rows.end; ++i) {
             if (heavy_.is_heavy(a_.first_row() + i)) continue;
             solver.add(row(i, extras), x.local().row(i));
         }
@@ -241,14 +319,14 @@ template <Real R>
 void SparseSide<R>::solve_heavy(BlockRows<R>& x) {
     const Index k = x.cols();
     const auto words = static_cast<std::size_t>((k + 1) * padded(k));
-    const auto begin = [&](const DenseMatrix<R>& y, std::span<const R> offsets) {
-        for (auto& solver : solvers_) {
-            solver.begin(y.view(), std::as_const(gram_).view(), offsets);
-        }
-    };
     Index bad_before = RowSolver<R>::none;
     for (const auto& solver : solvers_) bad_before = std::min(bad_before, solver.first_bad());
-    if (heavy_.remote()) begin(own_fixed_, own_offsets_);
+    if (heavy_.remote()) {
+        for (auto& solver : solvers_) {
+            solver.begin(std::as_const(own_fixed_).view(), std::as_const(gram_).view(),
+                         own_offsets_);
+        }
+    }
     AlignedVector<R> systems;
     heavy_.sum(
         k, options_.threads,
@@ -291,15 +369,15 @@ void SparseSide<R>::add_heavy_losses(const BlockRows<R>& x, std::vector<double>&
         mine = a_.comm().all_gather(std::span<const R>(mine));
         first = 0;
     }
-    const DenseMatrix<R>& y = heavy_.remote() ? own_fixed_ : fixed_;
-    const auto& offsets = heavy_.remote() ? own_offsets_ : offsets_;
+    const MatrixView<const R> y = heavy_.remote() ? own_fixed_.view() : fixed_.view();
+    const auto offsets = heavy_.remote() ? std::span<const R>(own_offsets_) : fixed_.offsets();
     std::vector<R> scores;
     for (const auto& p : heavy_.pieces()) {
         const RowData<R> data = piece(p);
         const auto factors =
             std::span<const R>(mine).subspan(static_cast<std::size_t>(p.heavy - first) * k, k);
         scores.resize(data.cols.size());
-        score_entries<R>(y.view(), offsets, data.cols, factors, scores);
+        score_entries<R>(y, offsets, data.cols, factors, scores);
         terms.push_back(entry_losses<R>(options_.problem, data, scores));
         terms.push_back(0.0);
     }
@@ -307,16 +385,15 @@ void SparseSide<R>::add_heavy_losses(const BlockRows<R>& x, std::vector<double>&
 
 template <Real R>
 void SparseSide<R>::score_row(const RowData<R>& row, std::span<const R> x, std::span<R> out) const {
-    score_entries<R>(fixed_.view(), offsets_, row.cols, x, out);
+    score_entries<R>(fixed_.view(), fixed_.offsets(), row.cols, x, out);
 }
 
 template <Real R>
 void SparseSide<R>::scores(const BlockRows<R>& x, std::span<R> out) const {
     const CsrView<R> rows = a_.local().view();
     RANKFOLD_EXPECT(out.size() == static_cast<std::size_t>(a_.local().nnz()) && !heavy_.remote());
-    for_each_shard(a_.shards(), options_.threads, [&](Index s) {
-        const Range range = a_.layout().shard_rows(s);
-        for (Index i = range.begin - a_.first_row(); i < range.end - a_.first_row(); ++i) {
+    for_each_row_block([&](Index, Range range) {
+        for (Index i = range.begin; i < range.end; ++i) {
             score_row(row(i, {}), x.local().row(i),
                       out.subspan(static_cast<std::size_t>(rows.row_ptr[i]),
                                   static_cast<std::size_t>(rows.row_nnz(i))));
@@ -327,11 +404,10 @@ void SparseSide<R>::scores(const BlockRows<R>& x, std::span<R> out) const {
 template <Real R>
 SideLoss SparseSide<R>::losses(const BlockRows<R>& x, const SideExtras<R>& extras) const {
     std::vector<double> terms(static_cast<std::size_t>(2 * a_.shards().size()));
-    for_each_shard(a_.shards(), options_.threads, [&](Index s) {
-        const Range rows = a_.layout().shard_rows(s);
+    for_each_row_block([&](Index s, Range rows) {
         SideLoss sum;
         std::vector<R> scores;
-        for (Index i = rows.begin - a_.first_row(); i < rows.end - a_.first_row(); ++i) {
+        for (Index i = rows.begin; i < rows.end; ++i) {
             const RowData<R> data = row(i, extras);
             sum.ridge += row_ridge(data, x.local().row(i));
             if (heavy_.is_heavy(a_.first_row() + i)) continue;
@@ -351,14 +427,11 @@ SideLoss SparseSide<R>::losses(const BlockRows<R>& x, const SideExtras<R>& extra
 
 template <Real R>
 double SparseSide<R>::certificate(const BlockRows<R>& x, const SideExtras<R>& extras) {
-    for (auto& solver : solvers_) {
-        solver.begin(std::as_const(fixed_).view(), std::as_const(gram_).view(), offsets_);
-    }
+    begin_solvers();
     std::vector<double> largest(static_cast<std::size_t>(options_.threads), 0.0);
-    for_each_shard(a_.shards(), options_.threads, [&](Index s) {
+    for_each_row_block([&](Index, Range rows) {
         const auto thread = static_cast<std::size_t>(omp_get_thread_num());
-        const Range rows = a_.layout().shard_rows(s);
-        for (Index i = rows.begin - a_.first_row(); i < rows.end - a_.first_row(); ++i) {
+        for (Index i = rows.begin; i < rows.end; ++i) {
             if (heavy_.is_heavy(a_.first_row() + i)) continue;
             largest[thread] = std::max(largest[thread], solvers_[thread].relative_residual(
                                                             row(i, extras), x.local().row(i)));

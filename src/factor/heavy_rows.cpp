@@ -43,6 +43,31 @@ Index packed_words(Index k) {
     return k * (k + 3) / 2;
 }
 
+/// What is known of a node of the tree by itself.
+enum class Known { nothing, whole, parts };
+
+/// out ← the sum in a node of the tree; false if there is nothing in it. `take(node, out)` writes
+/// what is known of a node as a whole.
+template <Real R, class Take>
+bool sum_node(Range node, const Take& take, std::span<R> out) {
+    const Known known = take(node, out);
+    if (known != Known::parts) return known == Known::whole;
+    const auto [left, right] = tree_halves(node);
+    AlignedVector<R> second(out.size());
+    bool any_left = false;
+    bool any_right = false;
+#pragma omp task shared(any_left, out, take) if (node.size() > 8)
+    any_left = sum_node<R>(left, take, out);
+    any_right = sum_node<R>(right, take, std::span<R>(second));
+#pragma omp taskwait
+    if (any_left && any_right) {
+        add_to<R>(second, out);
+    } else if (any_right) {
+        std::ranges::copy(second, out.begin());
+    }
+    return any_left || any_right;
+}
+
 }  // namespace
 
 template <Real R>
@@ -169,36 +194,24 @@ void HeavyRows<R>::plan(int p, int rank) {
     }
 }
 
-/// out ← the sum of the pieces in a node of the tree; false if there is none.
+/// out ← the sum of a row's pieces in a node of the tree.
 template <Real R>
-bool HeavyRows<R>::sum_node(Range pieces, Range node, std::size_t words,
-                            const std::function<void(const Piece&, std::span<R>)>& add,
-                            std::span<R> out) const {
-    const auto begin = pieces_.begin() + pieces.begin;
-    const auto end = pieces_.begin() + pieces.end;
-    const auto from = std::lower_bound(begin, end, node.begin, [](const Piece& piece, Index shard) {
-        return piece.shard < shard;
-    });
-    if (from == end || from->shard >= node.end) return false;
-    if (node.size() == 1) {
-        std::ranges::fill(out, R{0});
-        add(*from, out);
-        return true;
-    }
-    const auto [left, right] = tree_halves(node);
-    AlignedVector<R> second(words);
-    bool any_left = false;
-    bool any_right = false;
-#pragma omp task shared(any_left, out, add) if (node.size() > 8)
-    any_left = sum_node(pieces, left, words, add, out);
-    any_right = sum_node(pieces, right, words, add, second);
-#pragma omp taskwait
-    if (any_left && any_right) {
-        add_to<R>(second, out);
-    } else if (any_right) {
-        std::ranges::copy(second, out.begin());
-    }
-    return any_left || any_right;
+void HeavyRows<R>::sum_pieces(const Message& message,
+                              const std::function<void(const Piece&, std::span<R>)>& add,
+                              std::span<R> out) const {
+    const auto begin = pieces_.begin() + first_piece_[at(message.heavy)];
+    const auto end = pieces_.begin() + first_piece_[at(message.heavy + 1)];
+    const auto take = [&](Range node, std::span<R> to) {
+        const auto first =
+            std::lower_bound(begin, end, node.begin,
+                             [](const Piece& piece, Index shard) { return piece.shard < shard; });
+        if (first == end || first->shard >= node.end) return Known::nothing;
+        if (node.size() > 1) return Known::parts;
+        std::ranges::fill(to, R{0});
+        add(*first, to);
+        return Known::whole;
+    };
+    sum_node<R>(message.node, take, out);
 }
 
 template <Real R>
@@ -217,9 +230,7 @@ void HeavyRows<R>::sum(Index k, Index threads,
 #pragma omp single
     for (std::size_t m = 0; m < made.size(); ++m) {
 #pragma omp task firstprivate(m)
-        sum_node({first_piece_[at(made[m].heavy)], first_piece_[at(made[m].heavy + 1)]},
-                 made[m].node, words, add, std::span<R>(partials).subspan(m * words, words));
-    }
+        sum_pieces(made[m], add, std::span<R>(partials).subspan(m * words, words));
     if (!remote_) {
         systems = std::move(partials);
         return;
@@ -251,31 +262,20 @@ void HeavyRows<R>::sum(Index k, Index threads,
         from += width;
     }
     for (const auto& [heavy, parts] : by_row) {
-        const std::function<bool(Range, std::span<R>)> add_node = [&](Range node,
-                                                                      std::span<R> out) -> bool {
+        const auto take = [&](Range node, std::span<R> to) {
             const auto found =
                 std::ranges::find_if(parts, [&](const auto& part) { return part.first == node; });
             if (found != parts.end()) {
-                unpack<R>(found->second, k, out);
-                return true;
+                unpack<R>(found->second, k, to);
+                return Known::whole;
             }
             const bool below = std::ranges::any_of(parts, [&](const auto& part) {
                 return part.first.begin >= node.begin && part.first.end <= node.end;
             });
-            if (!below) return false;
-            const auto [left, right] = tree_halves(node);
-            AlignedVector<R> second(words);
-            const bool any_left = add_node(left, out);
-            const bool any_right = add_node(right, second);
-            if (any_left && any_right) {
-                add_to<R>(second, out);
-            } else if (any_right) {
-                std::ranges::copy(second, out.begin());
-            }
-            return any_left || any_right;
+            return below ? Known::parts : Known::nothing;
         };
-        add_node({0, fixed_.shards()},
-                 std::span<R>(systems).subspan(at(heavy - own_.begin) * words, words));
+        sum_node<R>({0, fixed_.shards()}, take,
+                    std::span<R>(systems).subspan(at(heavy - own_.begin) * words, words));
     }
 }
 

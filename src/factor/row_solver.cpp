@@ -1,6 +1,7 @@
 #include <rankfold/factor/row_solver.hpp>
 
 #include <algorithm>
+#include <cmath>
 #include <limits>
 
 #include <rankfold/linalg/row_kernels.hpp>
@@ -30,6 +31,7 @@ RowSolver<R>::RowSolver(const RowProblem& problem, Index k, const SolverOptions&
       options_{options},
       panel_{std::clamp<Index>(16384 / (padded(k) * Index{sizeof(R)}), 32, 64)},
       batch_{options.solver == Solver::subspace ? std::min(k, options.block) : k},
+      duals_{options.solver == Solver::cholesky && problem.alpha0 == 0.0 ? k : 0},
       plain_(panel_, padded(batch_.k())),
       scaled_(panel_, padded(batch_.k())),
       weights_(static_cast<std::size_t>(panel_)),
@@ -45,6 +47,7 @@ void RowSolver<R>::begin(MatrixView<const R> y, MatrixView<const R> gram,
     gram_ = gram;
     offsets_ = offsets;
     first_bad_ = none;
+    duals_.begin(y);
 }
 
 template <Real R>
@@ -57,6 +60,10 @@ void RowSolver<R>::add(const RowData<R>& row, std::span<R> x) {
         solve_cg(row, x);
         return;
     }
+    if (row.prior.empty() && row.targets.empty() && dual(std::ssize(row.cols))) {
+        add_dual(row, x);
+        return;
+    }
     if (options_.solver == Solver::cholesky) {
         const auto slot = static_cast<Index>(pending_.size());
         start_system(row, batch_.matrix(slot), batch_.vector(slot));
@@ -65,10 +72,29 @@ void RowSolver<R>::add(const RowData<R>& row, std::span<R> x) {
     take(row, x);
 }
 
+/// w (x·y)² − 2 b x·y is (√w x·y − b / √w)² but for a constant.
+template <Real R>
+void RowSolver<R>::add_dual(const RowData<R>& row, std::span<R> x) {
+    const std::size_t count = row.cols.size();
+    const auto [s, t] = duals_.next(std::ssize(row.cols));
+    for (std::size_t done = 0; done < count;) {
+        const std::size_t n = std::min(count - done, static_cast<std::size_t>(panel_));
+        weigh(row, done, n);
+        for (std::size_t e = 0; e < n; ++e) {
+            const R root = std::sqrt(weights_[e]);
+            s[done + e] = root;
+            t[done + e] = root > R{0} ? targets_[e] / root : R{0};
+        }
+        done += n;
+    }
+    duals_.add(row.cols, static_cast<R>(ridge(row)), row.index, x,
+               {y_, upcoming(row, count, static_cast<std::size_t>(panel_))});
+}
+
 template <Real R>
 void RowSolver<R>::take(const RowData<R>& row, std::span<R> x) {
     pending_.push_back({row, x});
-    if (static_cast<Index>(pending_.size()) == batch_.capacity()) finish();
+    if (static_cast<Index>(pending_.size()) == batch_.capacity()) solve_pending();
 }
 
 template <Real R>
@@ -87,6 +113,12 @@ void RowSolver<R>::add_system(const RowData<R>& row, MatrixView<const R> normal,
 
 template <Real R>
 void RowSolver<R>::finish() {
+    duals_.finish();
+    solve_pending();
+}
+
+template <Real R>
+void RowSolver<R>::solve_pending() {
     if (options_.solver == Solver::subspace) {
         solve_blocks();
     } else if (!pending_.empty()) {

@@ -145,6 +145,27 @@ void gather_rows_impl(MatrixView<const R> y, const ColIndex* idx, Index n, Matri
     }
 }
 
+/// Eight rows side by side: as many columns of the result.
+template <class R>
+void gather_columns_impl(MatrixView<const R> y, const ColIndex* idx, Index n, const R* scale,
+                         MatrixView<R> out) {
+    constexpr Index side = 8;
+    Index e = 0;
+    for (; e + side <= n; e += side) {
+        const R* from[side];
+        for (Index r = 0; r < side; ++r) from[r] = y.data + idx[e + r] * y.ld;
+        for (Index f = 0; f < y.cols; ++f) {
+            R* HWY_RESTRICT to = out.data + f * out.ld + e;
+            HWY_UNROLL(8)
+            for (Index r = 0; r < side; ++r) to[r] = scale[e + r] * from[r][f];
+        }
+    }
+    for (; e < n; ++e) {
+        const R* from = y.data + idx[e] * y.ld;
+        for (Index f = 0; f < y.cols; ++f) out.data[f * out.ld + e] = scale[e] * from[f];
+    }
+}
+
 /// VECS vectors of columns from c on.
 template <Index VECS, class R>
 HWY_INLINE void weigh_columns(MatrixView<const R> p, const R* w, const R* b, MatrixView<R> q,
@@ -304,6 +325,10 @@ void subtract_product_impl(MatrixView<const R> a, const R* x, R* out) {
                               MatrixView<R> p) {                                                 \
         gather_rows_impl<R>(y, idx, n, p);                                                       \
     }                                                                                            \
+    void gather_columns_##suffix(MatrixView<const R> y, const ColIndex* idx, Index n,            \
+                                 const R* scale, MatrixView<R> out) {                            \
+        gather_columns_impl<R>(y, idx, n, scale, out);                                           \
+    }                                                                                            \
     void weigh_rows_##suffix(MatrixView<const R> p, const R* w, const R* b, MatrixView<R> q,     \
                              R* rhs) {                                                           \
         weigh_rows_impl<R>(p, w, b, q, rhs);                                                     \
@@ -335,6 +360,7 @@ namespace rankfold {
 #define RANKFOLD_DISPATCH(R, suffix)                                                               \
     HWY_EXPORT(rank_update_##suffix);                                                              \
     HWY_EXPORT(gather_rows_##suffix);                                                              \
+    HWY_EXPORT(gather_columns_##suffix);                                                           \
     HWY_EXPORT(weigh_rows_##suffix);                                                               \
     HWY_EXPORT(gather_dots_##suffix);                                                              \
     HWY_EXPORT(add_residuals_##suffix);                                                            \
@@ -349,6 +375,12 @@ namespace rankfold {
     void gather_rows(MatrixView<const R> y, std::span<const ColIndex> idx, MatrixView<R> p) {      \
         HWY_DYNAMIC_DISPATCH(gather_rows_##suffix)                                                 \
         (y, idx.data(), static_cast<Index>(idx.size()), p);                                        \
+    }                                                                                              \
+    template <>                                                                                    \
+    void gather_columns(MatrixView<const R> y, std::span<const ColIndex> idx,                      \
+                        std::span<const R> scale, MatrixView<R> out) {                             \
+        HWY_DYNAMIC_DISPATCH(gather_columns_##suffix)                                              \
+        (y, idx.data(), static_cast<Index>(idx.size()), scale.data(), out);                        \
     }                                                                                              \
     template <>                                                                                    \
     void weigh_rows(MatrixView<const R> p, std::span<const R> w, std::span<const R> b,             \

@@ -28,6 +28,76 @@ def factors_of(path):
         return file["row_factors"][:], file["col_factors"][:], dict(file.attrs)
 
 
+class AlsForms(ProgramTest):
+    """Solvers, exchanges, presets, confidences and bounds through the command."""
+
+    def als(self, *options, ranks=2, **named):
+        self.run_program("als", "a.h5", "--factors", 8, "--sweeps", 4, *options, "--out", "f.h5",
+                         "--force", "--report", "report.json", ranks=ranks, **named)
+        return self.report()
+
+    def test_presets_stand_for_options_and_give_way_to_them(self):
+        self.write_matrix("a.h5", random_matrix(20, 10))
+        def options(*more):
+            done = self.run_program("als", "a.h5", "--out", "f.h5", "--print-options", *more)
+            return json.loads(done.stdout)
+        spark = options("--preset", "spark")
+        self.assertTrue(spark["implicit"])
+        self.assertEqual(spark["alpha"], 1)
+        self.assertEqual(options("--preset", "spark", "--alpha", 3)["alpha"], 3)
+        self.assertEqual(options("--preset", "ials")["unobserved-weight"], 0.1)
+        self.assertEqual(options("--preset", "implicit")["base-confidence"], 0)
+
+    def test_solvers_give_the_same_digest_on_any_ranks_by_any_exchange(self):
+        self.write_matrix("a.h5", low_rank_ratings(300, 60))
+        for solver in ("cholesky", "cg", "subspace"):
+            forms = ["--solver", solver, "--block", 4]
+            alone = self.als(*forms, ranks=1)
+            for ranks, exchange in ((2, "needed"), (3, "reduced"), (4, "all")):
+                again = self.als(*forms, "--exchange", exchange, ranks=ranks)
+                self.assertEqual(again["digest"], alone["digest"])
+            objective = [step["objective"] for step in alone["result"]["history"]]
+            self.assertEqual(objective, sorted(objective, reverse=True))
+            last = self.als(*forms, "--exact-last", "--require", "1e-3", ranks=2)
+            self.assertLess(last["result"]["certificate"]["gradient"], 1e-3)
+
+    def test_a_certificate_that_is_not_met_is_exit_code_1(self):
+        self.write_matrix("a.h5", low_rank_ratings(120, 60))
+        self.als("--solver", "cg", "--cg-steps", 1, "--require", "1e-9", code=1)
+
+    def test_a_bound_on_memory_changes_no_digest(self):
+        self.write_matrix("a.h5", low_rank_ratings(900, 400, density=0.02))
+        free = self.als(ranks=4)
+        bound = self.als("--memory-per-rank", "110kB", ranks=4)
+        self.assertEqual(bound["digest"], free["digest"])
+        def sent(report):
+            return sum(phase["bytes_sent"] for phase in report["phases"]
+                       if phase["name"].startswith("als exchange"))
+        self.assertGreater(sent(bound), sent(free))
+        self.assert_refused("als", "a.h5", "--memory-per-rank", "10kB", "--out", "g.h5",
+                            says="--memory-per-rank", ranks=2)
+        self.assert_refused("als", "a.h5", "--memory-per-rank", "much", "--out", "g.h5",
+                            says="4GB", ranks=2)
+
+    def test_confidences_weigh_entries(self):
+        ratings = low_rank_ratings(120, 60)
+        self.write_matrix("a.h5", ratings)
+        double = ratings.copy()
+        double.data[:] = 2.0
+        self.write_matrix("c.h5", double)
+        self.als("--lambda", 0.1)
+        x, y, _ = factors_of(self.folder / "f.h5")
+        self.als("--lambda", 0.2, "--confidences", "c.h5")
+        x2, y2, _ = factors_of(self.folder / "f.h5")
+        np.testing.assert_allclose(x2 @ y2.T, x @ y.T, rtol=2e-3, atol=2e-3)
+        double.data[7] = -1.0
+        self.write_matrix("negative.h5", double)
+        self.write_matrix("other.h5", random_matrix(120, 60))
+        for file, says in (("negative.h5", "negative"), ("other.h5", "entries")):
+            self.assert_refused("als", "a.h5", "--confidences", file, "--out", "g.h5", says=says,
+                                ranks=2)
+
+
 class Validation(ProgramTest):
     def als(self, *options, ranks=2, **named):
         self.run_program("als", "a.h5", "--factors", 8, *options, "--out", "f.h5", "--force",

@@ -33,13 +33,28 @@ public:
 
     /// Rows of the buffer.
     [[nodiscard]] Index buffer_rows() const noexcept { return buffer_rows_; }
+    /// This rank's rows in buffer order. @pre scheme needed
+    [[nodiscard]] std::span<const Index> rows_needed() const noexcept { return needed_; }
     /// Where the global row stands in the buffer. @pre the row is needed @cost O(log rows)
     [[nodiscard]] Index position(Index row) const;
 
     /// Fills `buffer` (buffer_rows() x source.cols(), ld == cols) with the rows' present values.
     /// @collective over the communicator
     template <Real R>
-    void gather(const BlockRows<R>& source, MatrixView<R> buffer) const;
+    void gather(const BlockRows<R>& source, MatrixView<R> buffer) const {
+        start_gather(source, buffer).exchange.wait();
+    }
+
+    /// A gather under way, with the rows that it sends.
+    template <Real R>
+    struct PendingGather {
+        AlignedVector<R> packed;
+        PendingExchange exchange;  // ends before its buffer does
+    };
+    /// gather() that returns at once under scheme needed (see Communicator::start_all_to_all).
+    template <Real R>
+    [[nodiscard]] PendingGather<R> start_gather(const BlockRows<R>& source,
+                                                MatrixView<R> buffer) const;
 
     /// Local rows that other ranks (and this one) need, in the order of their receivers, and how
     /// many each rank needs. @pre scheme needed

@@ -26,6 +26,9 @@ struct AlsOptions {
     SolverOptions solver{};
     Exchange exchange = Exchange::automatic;
     std::optional<Index> heavy{};  ///< entries above which a row is heavy; none: 64 a shard
+    /// Bytes for all that a rank holds while it works; none: no bound. Rows are solved in as many
+    /// panels as that takes (see SideOptions::buffer_bytes).
+    std::optional<double> memory_per_rank{};
     bool exact_last = false;       ///< the last sweep by Cholesky, whatever the solver
     double start_deviation = 0.1;  ///< of the normal start values of the columns
     std::uint64_t seed = 1;

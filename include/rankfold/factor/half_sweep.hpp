@@ -1,11 +1,12 @@
 // Half sweeps: all rows of one side of an alternation, solved with the other side held fixed.
 #pragma once
 
+#include <limits>
 #include <optional>
 #include <string>
 #include <vector>
 
-#include <rankfold/dist/row_exchange.hpp>
+#include <rankfold/factor/fixed_rows.hpp>
 #include <rankfold/factor/heavy_rows.hpp>
 
 namespace rankfold {
@@ -68,6 +69,9 @@ struct SideOptions {
     /// Rows with more entries are heavy (see HeavyRows); none: no row is. For Solver::cholesky and
     /// entries without confidences and targets of their own.
     std::optional<Index> heavy{};
+    /// Bytes on every rank for the rows of the fixed side. If all that are needed do not fit, rows
+    /// are solved in as many panels as it takes (see FixedRows), and heavy rows by Exchange::reduced.
+    double buffer_bytes = std::numeric_limits<double>::infinity();
 };
 
 /// One side's factors as a SparseSide wants them: with biases, these are one column more. Without,
@@ -121,7 +125,7 @@ public:
     /// The largest ‖gradient‖ / ‖right-hand side‖ of a row: how exactly the last solve() solved.
     [[nodiscard]] double certificate(const BlockRows<R>& x, const SideExtras<R>& extras = {});
 
-    /// Fetches the fixed side.
+    /// Fetches the fixed side, borrowed until the next time.
     void gather(const BlockRows<R>& y);
 
     /// The scores of every local entry, in the entries' order, with the fixed side as last fetched.
@@ -133,7 +137,14 @@ private:
     void score_row(const RowData<R>& row, std::span<const R> x, std::span<R> out) const;
 
     void choose_exchange(const ShardLayout& fixed, Index k, const BlockRowCsr<R>* transposed);
-    [[nodiscard]] std::vector<Index> needed_rows(bool heavy_too) const;
+    void plan_panels(const ShardLayout& fixed, double row_bytes);
+    [[nodiscard]] Range panel_shards(Index panel, Index panels) const;
+    [[nodiscard]] std::vector<std::vector<Index>> needed_rows(bool heavy_too, Index panels) const;
+    void renumber_columns();
+    void begin_solvers();
+    [[nodiscard]] const char* exchange_phase() const;
+    template <class Body>
+    void for_each_row_block(const Body& body) const;
     void solve_heavy(BlockRows<R>& x);
     [[nodiscard]] RowData<R> piece(const typename HeavyRows<R>::Piece& piece) const;
     void add_heavy_losses(const BlockRows<R>& x, std::vector<double>& terms) const;
@@ -141,15 +152,14 @@ private:
     const BlockRowCsr<R>& a_;
     SideOptions options_;
     HeavyRows<R> heavy_;
-    RowExchange exchange_;
+    Index k_;
+    mutable FixedRows<R> fixed_;  // as last fetched; bounded, it fetches again while it is read
     std::vector<double> bytes_;
     std::vector<ColIndex> cols_;        // columns of the entries as rows of fixed_, unless all
     std::vector<ColIndex> heavy_cols_;  // the same of the heavy rows' pieces
-    DenseMatrix<R> fixed_;              // the fixed side's rows, as gathered
-    DenseMatrix<R> own_fixed_;          // this rank's, where heavy rows' pieces are made of them
+    DenseMatrix<R> own_fixed_;  // this rank's, where heavy rows' pieces are made of them
     std::vector<R> own_offsets_;
     double heavy_residual_ = 0.0;        // the certificate of this rank's heavy rows
-    std::vector<R> offsets_;             // with biases: theirs, where fixed_ has ones now
     DenseMatrix<R> gram_;                // α0 YᵀY of the last solve()
     std::vector<RowSolver<R>> solvers_;  // one a thread
 };

@@ -71,9 +71,9 @@ private:
     void take_own(const BlockRowCsr<R>& a, const ShardLayout& fixed);
     void take_from(const BlockRowCsr<R>& transposed);
     void plan(int p, int rank);
-    bool sum_node(Range pieces, Range node, std::size_t words,
-                  const std::function<void(const Piece&, std::span<R>)>& add,
-                  std::span<R> out) const;
+    void sum_pieces(const Message& message,
+                    const std::function<void(const Piece&, std::span<R>)>& add,
+                    std::span<R> out) const;
 
     const Communicator* comm_;
     ShardLayout fixed_;

@@ -7,13 +7,15 @@
 #include <optional>
 #include <vector>
 
+#include <rankfold/factor/dual_systems.hpp>
 #include <rankfold/factor/row_problem.hpp>
-#include <rankfold/linalg/cholesky_batch.hpp>
 
 namespace rankfold {
 
 enum class Solver {
-    cholesky,  ///< exact: n k² + k³/3 flops for a row of n entries
+    /// exact: n k² + k³/3 flops for a row of n entries; n² k + n³/3 where only entries count and n
+    /// is at most 3/4 k (see DualSystems)
+    cholesky,
     cg,        ///< conjugate gradients from the present x: 4 n k + 2 k² flops a step
     subspace,  ///< blocks of d factors, each exact, one after the other: n k d + k d²/3 flops
 };
@@ -61,6 +63,13 @@ public:
 
     void finish();
 
+    /// Whether a row of so many entries, without a prior and targets of its own, is solved by its
+    /// dual system.
+    [[nodiscard]] bool dual(Index entries) const {
+        return options_.solver == Solver::cholesky && problem_.alpha0 == 0.0 &&
+               problem_.lambda > 0.0 && duals_.pays(entries);
+    }
+
     /// ‖gradient‖ / ‖right-hand side‖ of a row at x; 0 if nothing is given of it.
     [[nodiscard]] double relative_residual(const RowData<R>& row, std::span<const R> x);
 
@@ -73,7 +82,9 @@ public:
 
     /// The least index of a row since begin() whose matrix was not positive definite, or none.
     static constexpr Index none = std::numeric_limits<Index>::max();
-    [[nodiscard]] Index first_bad() const noexcept { return first_bad_; }
+    [[nodiscard]] Index first_bad() const noexcept {
+        return std::min(first_bad_, duals_.first_bad());
+    }
 
 private:
     struct Pending {
@@ -85,9 +96,11 @@ private:
     [[nodiscard]] double ridge(const RowData<R>& row) const;
     void start_system(const RowData<R>& row, MatrixView<R> normal, std::span<R> rhs) const;
     void take(const RowData<R>& row, std::span<R> x);
+    void add_dual(const RowData<R>& row, std::span<R> x);
     void solve_cg(const RowData<R>& row, std::span<R> x);
     void add_normal_product(const RowData<R>& row, bool residual, std::span<const R> x,
                             std::span<R> out);
+    void solve_pending();
     void solve_blocks();
     void assemble_block(const Pending& pending, Range block, std::span<const R> scores,
                         MatrixView<R> normal, std::span<R> rhs);
@@ -102,6 +115,7 @@ private:
     Index first_bad_ = none;
 
     CholeskyBatch<R> batch_;
+    DualSystems<R> duals_;
     std::vector<Pending> pending_;
     DenseMatrix<R> plain_;
     DenseMatrix<R> scaled_;

@@ -27,6 +27,12 @@ struct Upcoming {
 template <Real R>
 void gather_rows(MatrixView<const R> y, std::span<const ColIndex> idx, MatrixView<R> p);
 
+/// Out[:, e] = s[e] Y[idx[e], :]ᵀ.
+/// @param out  k x at least idx.size(); columns from there on are left alone
+template <Real R>
+void gather_columns(MatrixView<const R> y, std::span<const ColIndex> idx, std::span<const R> scale,
+                    MatrixView<R> out);
+
 /// rhs += Pᵀ b, and, unless w is empty, Q = diag(w) P.
 /// @param p, q   n x k, ld a multiple of 16 and at least padded(k), columns from k on zero
 /// @param rhs    padded(k) elements
