@@ -246,7 +246,9 @@ Factors<R> als(const BlockRowCsr<R>& a, const AlsOptions& options, const Steerin
                      .axis = "row",
                      .exchange = options.exchange};
     // pieces of rows with confidences of their own, or that are not solved exactly, do not pay
-    const bool pieces = confidences == nullptr && options.solver.solver == Solver::cholesky;
+    const bool pieces =
+        confidences == nullptr && options.solver.solver == Solver::cholesky && options.reproducible;
+    side.reproducible = options.reproducible;
     if (pieces) side.heavy = options.heavy.value_or(64 * transposed.layout().shards());
     side.buffer_bytes = buffer_bytes(a, transposed, width, a.cols(), options);
     SparseSide<R> rows(a, side, transposed.layout(), width, &transposed);

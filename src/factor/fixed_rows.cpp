@@ -25,7 +25,8 @@ FixedRows<R>::FixedRows(const Communicator& comm, const ShardLayout& fixed,
         }
         const Index first = bounded ? panels() % 2 * static_cast<Index>(most) : buffer_rows_;
         buffer_rows_ = std::max(buffer_rows_, first + std::ssize(rows));
-        panels_.push_back({RowExchange(comm, fixed, ExchangeScheme::needed, std::move(rows)), first});
+        panels_.push_back(
+            {RowExchange(comm, fixed, ExchangeScheme::needed, std::move(rows)), first});
     }
 }
 
@@ -79,9 +80,8 @@ void FixedRows<R>::arrive(Index panel) {
     ++arrived_;
     if (biases_) {
         const auto rows = static_cast<std::size_t>(exchange.buffer_rows());
-        take_offsets<R>(
-            buffer_.view().row_block({first, first + exchange.buffer_rows()}),
-            std::span<R>(offsets_).subspan(static_cast<std::size_t>(first), rows));
+        take_offsets<R>(buffer_.view().row_block({first, first + exchange.buffer_rows()}),
+                        std::span<R>(offsets_).subspan(static_cast<std::size_t>(first), rows));
     }
     if (arrived_ < panels()) start(arrived_);
 }

@@ -82,8 +82,8 @@ SparseSide<R>::SparseSide(const BlockRowCsr<R>& a, const SideOptions& options,
 /// The local shards of one of so many panels.
 template <Real R>
 Range SparseSide<R>::panel_shards(Index panel, Index panels) const {
-    const Range part = even_part(a_.shards().size(), static_cast<int>(panels),
-                                 static_cast<int>(panel));
+    const Range part =
+        even_part(a_.shards().size(), static_cast<int>(panels), static_cast<int>(panel));
     return {a_.shards().begin + part.begin, a_.shards().begin + part.end};
 }
 
@@ -163,8 +163,7 @@ void SparseSide<R>::plan_panels(const ShardLayout& fixed, double row_bytes) {
     const bool heavy_too = !heavy_.remote();
     const auto bytes = [&](const std::vector<std::vector<Index>>& needed, bool bounded) {
         const FixedRows<R> planned(comm, fixed, needed, bounded);
-        return row_bytes *
-               static_cast<double>(comm.all_reduce(planned.buffer_rows(), Reduce::max));
+        return row_bytes * static_cast<double>(comm.all_reduce(planned.buffer_rows(), Reduce::max));
     };
     auto needed = needed_rows(heavy_too, overlap);
     double least = bytes(needed, false);
@@ -283,7 +282,7 @@ void SparseSide<R>::solve(const BlockRows<R>& y, BlockRows<R>& x, const SideExtr
     gather(y);
     if (options_.problem.alpha0 != 0.0) {
         const auto phase = a_.comm().ledger().phase("als gram");
-        gram_ = scaled_gram(y, options_.problem.alpha0);
+        gram_ = scaled_gram(y, options_.problem.alpha0, options_.reproducible);
     }
     const auto phase = a_.comm().ledger().phase("als solve");
     begin_solvers();

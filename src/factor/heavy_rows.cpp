@@ -231,6 +231,7 @@ void HeavyRows<R>::sum(Index k, Index threads,
     for (std::size_t m = 0; m < made.size(); ++m) {
 #pragma omp task firstprivate(m)
         sum_pieces(made[m], add, std::span<R>(partials).subspan(m * words, words));
+    }
     if (!remote_) {
         systems = std::move(partials);
         return;
@@ -262,11 +263,11 @@ void HeavyRows<R>::sum(Index k, Index threads,
         from += width;
     }
     for (const auto& [heavy, parts] : by_row) {
-        const auto take = [&](Range node, std::span<R> to) {
+        const auto take = [&](Range node, std::span<R> into) {
             const auto found =
                 std::ranges::find_if(parts, [&](const auto& part) { return part.first == node; });
             if (found != parts.end()) {
-                unpack<R>(found->second, k, to);
+                unpack<R>(found->second, k, into);
                 return Known::whole;
             }
             const bool below = std::ranges::any_of(parts, [&](const auto& part) {

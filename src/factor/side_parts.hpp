@@ -4,6 +4,7 @@
 #include <omp.h>
 
 #include <rankfold/factor/half_sweep.hpp>
+#include <rankfold/linalg/blas.hpp>
 
 namespace rankfold {
 
@@ -22,14 +23,25 @@ void for_each_shard(Range shards, Index threads, const Body& body) {
     for (Index s = shards.begin; s < shards.end; ++s) body(s);
 }
 
+/// AᵀA of a factor matrix by one product a rank and MPI's sum: its bits depend on the ranks.
+template <Real R>
+DenseMatrix<double> plain_gram(const BlockRows<R>& y) {
+    DenseMatrix<R> part(y.cols(), y.cols());
+    if (y.local().rows() > 0) gram_upper<R>(R{1}, y.local().view(), R{0}, part.view());
+    DenseMatrix<double> result(y.cols(), y.cols());
+    std::ranges::copy(part.data(), result.data().begin());
+    y.comm().all_reduce(result.data(), Reduce::sum);
+    return result;
+}
+
 /// alpha AᵀA of a factor matrix, both triangles, rounded to its own precision.
 template <Real R>
-DenseMatrix<R> scaled_gram(const BlockRows<R>& y, double alpha) {
-    const DenseMatrix<double> exact = gram(y);
+DenseMatrix<R> scaled_gram(const BlockRows<R>& y, double alpha, bool reproducible = true) {
+    const DenseMatrix<double> sum = reproducible ? gram(y) : plain_gram(y);
     DenseMatrix<R> result(y.cols(), y.cols());
     for (Index i = 0; i < y.cols(); ++i) {
         for (Index j = i; j < y.cols(); ++j) {
-            result(i, j) = result(j, i) = static_cast<R>(alpha * exact(i, j));
+            result(i, j) = result(j, i) = static_cast<R>(alpha * sum(i, j));
         }
     }
     return result;

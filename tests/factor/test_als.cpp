@@ -1,32 +1,11 @@
 #include <rankfold/factor/als.hpp>
 
-#include <limits>
-
-#include <rankfold/core/random.hpp>
-
-#include "reference/naive_als.hpp"
-#include "support/dense_and_sparse.hpp"
+#include "als_problems.hpp"
 #include "support/mpi_test.hpp"
 
 namespace rankfold::test {
 
 namespace {
-
-/// The same small matrix on every rank: some rows and columns are empty.
-NaiveMatrix small_matrix(Index m, Index n, double density, bool counts) {
-    const Philox random(17, Stream::synthetic_entry);
-    NaiveMatrix a{DenseMatrix<double>(m, n), DenseMatrix<double>(m, n)};
-    for (Index i = 0; i < m; ++i) {
-        for (Index j = 0; j < n; ++j) {
-            const bool empty = density < 1.0 && (i % 11 == 4 || j % 13 == 6);
-            if (empty || random.uniform(i, j) >= density) continue;
-            a.given(i, j) = 1.0;
-            a.value(i, j) = counts ? double(1 + random.below(5, i + 1000, j))
-                                   : random.normal(i, j + 1000) + 3.0;
-        }
-    }
-    return a;
-}
 
 /// What als() must give after some sweeps, and its objective.
 struct NaiveResult {
@@ -108,30 +87,6 @@ protected:
 };
 using Scalars = ::testing::Types<float, double>;
 TYPED_TEST_SUITE(Als, Scalars);
-
-/// All objectives of a sparse matrix.
-std::vector<AlsOptions> objectives() {
-    std::vector<AlsOptions> all;
-    for (const double exponent : {0.0, 1.0}) {
-        const AlsOptions explicit_form{
-            .k = 5, .sweeps = 3, .lambda = 0.3, .lambda_exponent = exponent, .alpha = 2.0};
-        all.push_back(explicit_form);
-        all.push_back(explicit_form);
-        all.back().biases = true;
-        all.push_back(explicit_form);
-        all.back().implicit = true;
-        all.push_back(all.back());
-        all.back().base_confidence = 0.25;
-        all.push_back(all.back());
-        all.back().unobserved_weight = 0.2;
-    }
-    // rows with fewer entries than factors: by their dual systems up to 16 entries
-    all.push_back(all.front());
-    all.back().k = 24;
-    all.push_back(all.back());
-    all.back().biases = true;
-    return all;
-}
 
 TYPED_TEST(Als, MatchesTheNaiveSolverForEverySparseObjective) {
     using R = TypeParam;
@@ -234,101 +189,6 @@ TYPED_TEST(Als, HasTheSameDigestOnAnyRankAndThreadCount) {
     auto many = als(dense_rows<R>(this->comm, full.value), options, Steering{});
     EXPECT_EQ(digest(alone, one.tensors()), digest(this->comm, many.tensors()));
     EXPECT_EQ(one.history.rows, many.history.rows);
-}
-
-TYPED_TEST(Als, EveryExchangeGivesTheSameBitsAndTheChosenOneSendsLeast) {
-    using R = TypeParam;
-    const auto a = small_matrix(150, 90, 0.3, true);
-    Ledger alone_ledger;
-    const Communicator alone(MPI_COMM_SELF, alone_ledger);
-    for (const AlsOptions& objective : objectives()) {
-        AlsOptions options = objective;
-        options.sweeps = 2;
-        options.heavy = 30;
-        auto one = als(sparse_rows<R>(alone, a), options, Steering{});
-        options.threads = 2;
-        for (const Exchange exchange :
-             {Exchange::automatic, Exchange::all, Exchange::needed, Exchange::reduced}) {
-            options.exchange = exchange;
-            auto many = als(sparse_rows<R>(this->comm, a), options, Steering{});
-            EXPECT_EQ(digest(alone, one.tensors()), digest(this->comm, many.tensors()));
-            EXPECT_EQ(one.history.rows, many.history.rows);
-        }
-        options.heavy.reset();
-        EXPECT_NEAR(als(sparse_rows<R>(this->comm, a), options, Steering{}).history.rows[1][1],
-                    one.history.rows[1][1], this->tolerance * one.history.rows[1][1]);
-    }
-}
-
-/// Panels of rows whose fixed rows do not all fit give the same bits, and keep within the memory.
-TYPED_TEST(Als, ABoundOnMemoryChangesNoBits) {
-    using R = TypeParam;
-    const auto a = distribute<R>(this->comm, small_matrix(900, 70, 0.05, true));
-    const auto transposed = transpose(a);
-    for (const bool biases : {false, true}) {
-        const AlsOptions options{.k = 6};
-        SideOptions side{.problem = row_problem(options, 0.5, a.cols()), .biases = biases};
-        side.heavy = 50;
-        double sent = 0.0;
-        const auto solved = [&](double buffer_bytes) {
-            side.buffer_bytes = buffer_bytes;
-            SparseSide<R> rows(transposed, side, a.layout(), options.k, &a);
-            BlockRows<R> x(this->comm, transposed.layout(), options.k);
-            BlockRows<R> y(this->comm, a.layout(), options.k);
-            for (Index i = 0; i < y.local().rows(); ++i) {
-                for (Index f = 0; f < y.cols(); ++f) {
-                    y.local()(i, f) = R(std::sin(double(y.first_row() + i + 7 * f)));
-                }
-            }
-            rows.solve(y, x);
-            const SideLoss loss = rows.losses(x);
-            const double certificate = rows.certificate(x);
-            sent = rows.exchange_bytes().back();
-            TensorList tensors;
-            tensors.add("x", x);
-            return std::tuple(digest(this->comm, tensors), loss.entries, loss.ridge, certificate);
-        };
-        const auto free = solved(std::numeric_limits<double>::infinity());
-        EXPECT_LE(std::get<3>(free), this->tolerance);
-        if (this->comm.size() == 1) continue;
-        const double sent_freely = sent;
-        EXPECT_EQ(solved(300.0 * 6 * sizeof(R)), free);
-        EXPECT_GT(sent, sent_freely);  // some rows travel with several panels
-        EXPECT_THROW(solved(2.0 * 6 * sizeof(R)), Error);
-    }
-}
-
-TYPED_TEST(Als, ExchangesSendWhatWasPredictedAndTheLeastIsChosen) {
-    using R = TypeParam;
-    const auto a = sparse_rows<R>(this->comm, small_matrix(300, 40, 0.1, true));
-    const auto transposed = transpose(a);
-    const AlsOptions options{.k = 6, .implicit = true};
-    BlockRows<R> x(this->comm, a.layout(), options.k);
-    BlockRows<R> y(this->comm, transposed.layout(), options.k);
-    y.local().fill(R{1});
-    const auto measured = [&](Exchange exchange) {
-        SparseSide<R> side(
-            a, {.problem = row_problem(options, 0.0, a.cols()), .exchange = exchange, .heavy = 4},
-            transposed.layout(), options.k, &transposed);
-        const auto sent = [&] {
-            double bytes = 0.0;
-            for (const auto& phase : this->ledger.phases()) {
-                if (phase.name.starts_with("als exchange") || phase.name == "als partial sums") {
-                    bytes += phase.bytes_sent;
-                }
-            }
-            return bytes;
-        };
-        const double before = sent();
-        side.solve(y, x);
-        const auto bytes = double(this->comm.all_reduce(Index(sent() - before), Reduce::sum));
-        const auto at = static_cast<std::size_t>(side.exchange()) - 1;
-        EXPECT_EQ(bytes, side.exchange_bytes().at(at));
-        return bytes;
-    };
-    const double least = std::min(
-        {measured(Exchange::all), measured(Exchange::needed), measured(Exchange::reduced)});
-    EXPECT_EQ(measured(Exchange::automatic), least);
 }
 
 TYPED_TEST(Als, WorksWithMoreRanksThanRowsAndMoreFactorsThanColumns) {

@@ -1,4 +1,6 @@
 rankfold_add_test(factor.als MODULES factor)
+rankfold_add_test(factor.exchange MODULES factor)
+rankfold_add_test(factor.exchange_bytes MODULES factor RANKS 1 2 3 4 64)
 rankfold_add_test(factor.fold_in MODULES factor)
 rankfold_add_test(factor.svd MODULES factor)
 rankfold_add_test(factor.nmf MODULES factor)

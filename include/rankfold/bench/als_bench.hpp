@@ -8,7 +8,8 @@
 namespace rankfold {
 
 /// Times sweeps of als() on a generated matrix: exchange, Gram and solves, without the evaluation
-/// of the objective. The first sweep warms up and is not counted.
+/// of the objective. The first sweep warms up and is not counted. Then the same with
+/// AlsOptions::reproducible off, for the cost of determinism.
 /// @collective over comm
 template <Real R>
 [[nodiscard]] BenchResult bench_als(const Communicator& comm, const SyntheticRatings& matrix,

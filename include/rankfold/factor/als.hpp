@@ -26,6 +26,9 @@ struct AlsOptions {
     SolverOptions solver{};
     Exchange exchange = Exchange::automatic;
     std::optional<Index> heavy{};  ///< entries above which a row is heavy; none: 64 a shard
+    /// Otherwise no row's equations are summed in fixed pieces, and MPI sums the Gram matrices:
+    /// what determinism costs is the difference in time.
+    bool reproducible = true;
     /// Bytes for all that a rank holds while it works; none: no bound. Rows are solved in as many
     /// panels as that takes (see SideOptions::buffer_bytes).
     std::optional<double> memory_per_rank{};

@@ -68,10 +68,10 @@ private:
     Index step_;
     MatrixView<const R> y_{};
     Index first_bad_ = std::numeric_limits<Index>::max();
-    std::vector<Size> sizes_;     // of 1, 2, … steps
-    AlignedVector<R> columns_;    // S Y transposed, some factors of it at a time
-    DenseMatrix<R> panel_;        // gathered rows
-    AlignedVector<R> weights_;    // s z
+    std::vector<Size> sizes_;   // of 1, 2, … steps
+    AlignedVector<R> columns_;  // S Y transposed, some factors of it at a time
+    DenseMatrix<R> panel_;      // gathered rows
+    AlignedVector<R> weights_;  // s z
     AlignedVector<R> solution_;
 };
 

@@ -69,8 +69,10 @@ struct SideOptions {
     /// Rows with more entries are heavy (see HeavyRows); none: no row is. For Solver::cholesky and
     /// entries without confidences and targets of their own.
     std::optional<Index> heavy{};
+    bool reproducible = true;  ///< false: MPI's sums, whose bits depend on the ranks
     /// Bytes on every rank for the rows of the fixed side. If all that are needed do not fit, rows
-    /// are solved in as many panels as it takes (see FixedRows), and heavy rows by Exchange::reduced.
+    /// are solved in as many panels as it takes (see FixedRows), and heavy rows by
+    /// Exchange::reduced.
     double buffer_bytes = std::numeric_limits<double>::infinity();
 };
 
@@ -157,7 +159,7 @@ private:
     std::vector<double> bytes_;
     std::vector<ColIndex> cols_;        // columns of the entries as rows of fixed_, unless all
     std::vector<ColIndex> heavy_cols_;  // the same of the heavy rows' pieces
-    DenseMatrix<R> own_fixed_;  // this rank's, where heavy rows' pieces are made of them
+    DenseMatrix<R> own_fixed_;          // this rank's, where heavy rows' pieces are made of them
     std::vector<R> own_offsets_;
     double heavy_residual_ = 0.0;        // the certificate of this rank's heavy rows
     DenseMatrix<R> gram_;                // α0 YᵀY of the last solve()

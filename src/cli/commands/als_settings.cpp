@@ -57,6 +57,9 @@ void AlsSettings::declare_others(Options& options) {
     options.add("memory-per-rank", memory_per_rank,
                 "Bytes for all that a rank holds, as 800MB or 4GB; rows are then solved in as many "
                 "panels as it takes");
+    options.add("reproducible", reproducible,
+                "on: the same bits on any number of ranks; off: sums in MPI's order",
+                Accept::one_of({"on", "off"}));
     options.add("exact-last", als.exact_last, "The last sweep exactly, whatever the solver");
     options.add("start-deviation", als.start_deviation,
                 "Standard deviation of the column factors' start", Accept::above(0));
@@ -66,8 +69,8 @@ namespace {
 
 /// Bytes of a text like 800MB.
 double parse_bytes(const std::string& text) {
-    static const std::map<std::string, double> units = {
-        {"", 1.0}, {"B", 1.0}, {"kB", 1e3}, {"MB", 1e6}, {"GB", 1e9}, {"TB", 1e12}};
+    static const std::map<std::string, double> units = {{"", 1.0},   {"B", 1.0},  {"kB", 1e3},
+                                                        {"MB", 1e6}, {"GB", 1e9}, {"TB", 1e12}};
     std::size_t end = 0;
     double number = 0.0;
     try {
@@ -89,6 +92,7 @@ AlsOptions AlsSettings::resolved(const CommonOptions& common) const {
     AlsOptions options = als;
     options.seed = static_cast<std::uint64_t>(common.seed);
     options.threads = common.threads;
+    options.reproducible = reproducible == "on";
     if (memory_per_rank) options.memory_per_rank = parse_bytes(*memory_per_rank);
     options.centering = centering == "mean" ? Centering::mean : Centering::none;
     options.exchange = exchange == "all"       ? Exchange::all

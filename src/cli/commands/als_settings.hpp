@@ -16,6 +16,7 @@ struct AlsSettings {
     std::string solver = "cholesky";
     std::string preset = "none";
     std::string exchange = "auto";
+    std::string reproducible = "on";
     std::optional<std::string> memory_per_rank;
 
     /// Options of which `tune` takes lists: k, λ, ν, α, α0.
