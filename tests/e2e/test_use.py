@@ -63,12 +63,13 @@ class AlsForms(ProgramTest):
 
     def test_a_certificate_that_is_not_met_is_exit_code_1(self):
         self.write_matrix("a.h5", low_rank_ratings(120, 60))
-        self.als("--solver", "cg", "--cg-steps", 1, "--require", "1e-9", code=1)
+        self.assert_refused("als", "a.h5", "--solver", "cg", "--cg-steps", 1, "--require", "1e-9",
+                            "--out", "f.h5", says="1e-09", ranks=2, code=1)
 
     def test_a_bound_on_memory_changes_no_digest(self):
         self.write_matrix("a.h5", low_rank_ratings(900, 400, density=0.02))
         free = self.als(ranks=4)
-        bound = self.als("--memory-per-rank", "110kB", ranks=4)
+        bound = self.als("--memory-per-rank", "100kB", ranks=4)
         self.assertEqual(bound["digest"], free["digest"])
         def sent(report):
             return sum(phase["bytes_sent"] for phase in report["phases"]
@@ -93,7 +94,7 @@ class AlsForms(ProgramTest):
         double.data[7] = -1.0
         self.write_matrix("negative.h5", double)
         self.write_matrix("other.h5", random_matrix(120, 60))
-        for file, says in (("negative.h5", "negative"), ("other.h5", "entries")):
+        for file, says in (("negative.h5", "negative"), ("other.h5", "every entry")):
             self.assert_refused("als", "a.h5", "--confidences", file, "--out", "g.h5", says=says,
                                 ranks=2)
 
