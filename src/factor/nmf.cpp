@@ -9,6 +9,7 @@
 #include <rankfold/dist/grid_matrix.hpp>
 #include <rankfold/factor/nmf_cost.hpp>
 #include <rankfold/linalg/blas.hpp>
+#include <rankfold/linalg/nmf_bpp.hpp>
 
 #include "nmf_scale.hpp"
 #include "nmf_stop.hpp"
@@ -230,10 +231,11 @@ private:
             const auto w = a_.shard(side, half.factor.view(), s);
             if (!frobenius()) {
                 divide_by_sums(v, fixed(side).sums, w);
-            } else if (options_.solver == NmfSolver::hals) {
-                hals_rows<R>(v, gram, options_.inner, w);
-            } else {
+            } else if (options_.solver == NmfSolver::mu) {
                 multiplicative_rows<R>(v, gram, w);
+            } else {
+                hals_rows<R>(v, gram, options_.inner, w);
+                if (options_.solver == NmfSolver::bpp) pivoted_rows<R>(v, gram, w);
             }
         });
         const auto elements = static_cast<double>(half.factor.data().size());

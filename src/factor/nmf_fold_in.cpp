@@ -123,11 +123,7 @@ BlockRows<R> fold_in_nmf(const BlockRows<R>& rows, const BlockRows<R>& cols,
     if (options.loss == NmfLoss::kullback_leibler) {
         return fold_in_nmf(sparsify(rows), cols, options);
     }
-    if (options.missing) {
-        throw input_error(
-            "the factors were fitted to given entries only, and the new rows are a dense matrix; "
-            "import them as a sparse one, without the missing entries");
-    }
+    if (options.missing) return fold_in_nmf(sparsify(rows, Zeros::stored), cols, options);
     require_nonnegative(rows, "the matrix of new rows");
     const auto phase = rows.comm().ledger().phase("fold-in");
     const DenseMatrix<R> h = gather_all(cols);

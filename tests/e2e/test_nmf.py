@@ -9,6 +9,7 @@ from program import ProgramTest, random_matrix
 
 # every objective, as the command line says it
 KINDS = {"hals": ["--solver", "hals"], "mu": ["--solver", "mu"],
+         "bpp": ["--solver", "bpp"],
          "kl": ["--loss", "kl", "--solver", "mu"],
          "missing": ["--missing", "--lambda", "0.02"]}
 
@@ -106,8 +107,8 @@ class Tune(ProgramTest):
 
     def test_the_number_of_factors_is_chosen_by_held_out_elements(self):
         generator = np.random.default_rng(3)
-        w, h = generator.random((80, 3)), generator.random((3, 60))
-        self.write_dense("a.h5", w @ h + 0.05 * generator.random((80, 60)))
+        w, h_true = generator.random((80, 3)), generator.random((3, 60))
+        self.write_dense("a.h5", w @ h_true + 0.05 * generator.random((80, 60)))
         reports = [self.tune("--factors", "1,3,12", "--sweeps", 150, ranks=ranks)
                    for ranks in (1, 4)]
         self.assertEqual(reports[0]["digest"], reports[1]["digest"])
@@ -118,7 +119,9 @@ class Tune(ProgramTest):
         self.assertLess(table[3]["rmse"], table[12]["rmse"])
         best, _ = factors_of(self.folder / "best.h5")
         self.assertEqual(best.shape, (80, 3))
-        self.run_program("fold-in", "best.h5", "a.h5", "--out", "no.h5", code=2)
+        self.run_program("fold-in", "best.h5", "a.h5", "--out", "again.h5", ranks=2)
+        again, h = factors_of(self.folder / "again.h5")
+        self.assertLess(np.abs(again @ h.T - w @ h_true).mean(), 0.05)
 
     def test_sparse_matrices_are_tuned_by_ranking_or_by_values(self):
         self.write_matrix("a.h5", random_matrix(150, 90))
@@ -132,6 +135,13 @@ class Tune(ProgramTest):
         self.run_program("fold-in", "best.h5", "a.h5", "--out", "folded.h5")
         self.tune("--factors", "2", "--loss", "kl", "--sweeps", 5)
         self.assertIn("objective", self.report()["result"]["best"])
+
+    def test_what_split_left_over_can_be_cut_again_by_the_same_share_and_seed(self):
+        self.write_matrix("whole.h5", random_matrix(150, 90))
+        self.run_program("split", "whole.h5", "--holdout", "0.2", "--prefix", "p")
+        (self.folder / "p.train.h5").rename(self.folder / "a.h5")
+        self.tune("--factors", "2", "--missing", "--sweeps", 3)
+        self.assertGreater(self.report()["result"]["validation"]["entries"], 200)
 
     def test_options_of_the_other_method_are_refused(self):
         self.write_matrix("a.h5", random_matrix(20, 10))

@@ -90,7 +90,10 @@ struct NaiveNmf {
     }
 
     void half_sweep(const NmfOptions& o, bool missing, double least) {
-        o.solver == NmfSolver::hals ? hals(o, missing) : multiply(o.loss, least);
+        if (o.solver == NmfSolver::mu) return multiply(o.loss, least);
+        NmfOptions exact = o;  // coordinate descent reaches what pivoting finds
+        if (o.solver == NmfSolver::bpp) exact.inner = {.most = 20000, .settle = 1e-13};
+        hals(exact, missing);
     }
 
     void sweep(const NmfOptions& o, bool missing, double least) {

@@ -15,6 +15,7 @@ namespace rankfold {
 enum class NmfSolver {
     hals,  ///< hierarchical alternating least squares (Cichocki, Phan, 2009)
     mu,    ///< multiplicative updates (Lee, Seung, 2001)
+    bpp,   ///< each side exactly: a HALS update, then block principal pivoting (Kim, Park, 2011)
 };
 
 enum class NmfLoss {

@@ -183,7 +183,9 @@ BenchResult measure(Run& run, const BenchCommand& o) {
         if (problem == "full") throw input_error("--problem full is for svd; give sparse or dense");
         const bool sparse = problem == "sparse";
         NmfOptions nmf{.k = o.factors.value_or(sparse ? 64 : 32),
-                       .solver = o.solver == "mu" ? NmfSolver::mu : NmfSolver::hals};
+                       .solver = o.solver == "bpp"  ? NmfSolver::bpp
+                                 : o.solver == "mu" ? NmfSolver::mu
+                                                    : NmfSolver::hals};
         nmf.inner.most = o.inner_passes;
         nmf.seed = seed;
         nmf.threads = run.common.threads;
@@ -254,8 +256,8 @@ Action declare_bench(Options& options) {
     options.add("tolerance", o->svd.svd.tolerance, "svd: of the residuals", Accept::above(0));
     options.add("block", o->svd.svd.block, "svd: columns of a block; 0 for what suits the matrix",
                 Accept::between(0, 4096));
-    options.add("solver", o->solver, "als: cholesky, cg or subspace; nmf: hals or mu",
-                Accept::one_of({"", "cholesky", "cg", "subspace", "hals", "mu"}));
+    options.add("solver", o->solver, "als: cholesky, cg or subspace; nmf: hals, mu or bpp",
+                Accept::one_of({"", "cholesky", "cg", "subspace", "hals", "mu", "bpp"}));
     options.add("inner-passes", o->inner_passes, "nmf: passes of HALS at most",
                 Accept::at_least(1));
     options.add("sweeps", o->sweeps, "nmf: sweeps in one measurement", Accept::at_least(1));

@@ -156,9 +156,11 @@ TrainingData<R> load_training(Run& run, const std::string& matrix, const StopRul
                           matrix, " is dense");
     }
     if (share) {
+        // other random numbers than those of `split`: what it left of them is never below its share
+        constexpr std::uint64_t apart = 0x76616c6964617465;
         SplitParts<R> parts = split_entries(
             *whole->sparse,
-            {.validation = *share, .seed = static_cast<std::uint64_t>(run.common.seed)});
+            {.validation = *share, .seed = static_cast<std::uint64_t>(run.common.seed) ^ apart});
         data.train = with_entries(*whole, rebalance(parts.train));
         data.validation = redistribute(*parts.validation, data.train->sparse->layout());
         data.inputs.emplace_back("validation", rule.validation);

@@ -80,8 +80,10 @@ std::shared_ptr<Factors<R>> read_start(Run& run, const std::string& file, const 
 void NmfSettings::declare(Options& options) {
     options.add("factors", nmf.k, "Number of factors k", Accept::between(1, 65536));
     options.add("sweeps", nmf.sweeps, "Sweeps over W and H, at most", Accept::at_least(1));
-    options.add("solver", solver, "hals, or mu (multiplicative updates)",
-                Accept::one_of({"hals", "mu"}));
+    options.add("solver", solver,
+                "hals, mu (multiplicative updates), or bpp (each side exactly, by block principal "
+                "pivoting after HALS)",
+                Accept::one_of({"hals", "mu", "bpp"}));
     options.add("loss", loss, "frobenius, or kl (Kullback and Leibler; with --solver mu)",
                 Accept::one_of({"frobenius", "kl"}));
     options.add("missing", missing,
@@ -114,7 +116,9 @@ NmfOptions NmfSettings::resolved(const CommonOptions& common, int ranks) const {
     NmfOptions options = nmf;
     options.seed = static_cast<std::uint64_t>(common.seed);
     options.threads = common.threads;
-    options.solver = solver == "hals" ? NmfSolver::hals : NmfSolver::mu;
+    options.solver = solver == "bpp"  ? NmfSolver::bpp
+                     : solver == "mu" ? NmfSolver::mu
+                                      : NmfSolver::hals;
     options.loss = loss == "kl" ? NmfLoss::kullback_leibler : NmfLoss::frobenius;
     options.grid = parse_grid(grid, ranks);
     if (!max_time.empty()) options.most_seconds = parse_time("max-time", max_time);
