@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include <rankfold/comm/calibrate.hpp>
 #include <rankfold/core/random.hpp>
 #include <rankfold/nn/row_samples.hpp>
 #include <rankfold/nn/trainer.hpp>
@@ -70,29 +71,14 @@ double optimizer_gb_per_s(const Communicator& comm) {
     return comm.all_reduce(best, Reduce::sum) * 1e-9;
 }
 
-/// Seconds of an exchange of `bytes` from every rank to the others: the best of 20.
-double exchange_time(const Communicator& comm, Index bytes) {
-    const std::vector<char> send(static_cast<std::size_t>(bytes * comm.size()));
-    std::vector<char> recv(send.size());
-    const std::vector<Index> counts(static_cast<std::size_t>(comm.size()), bytes);
-    double best = 1e9;
-    for (int repeat = 0; repeat < 20; ++repeat) {
-        comm.barrier();
-        const double start = monotonic_seconds();
-        comm.all_to_all(std::span<const char>(send), counts, std::span<char>(recv), counts);
-        best = std::min(best, monotonic_seconds() - start);
-    }
-    return comm.all_reduce(best, Reduce::max);
-}
-
 /// What the exchanges cost by the model, and its parameters.
 template <Real R>
 void add_model(const Communicator& comm, Network<R>& network, BenchResult& result) {
     if (comm.size() == 1) return;
     const double p = comm.size();
-    constexpr Index large = Index{1} << 21;
-    const double alpha = exchange_time(comm, 8);
-    const double beta = static_cast<double>(large) * (p - 1.0) / exchange_time(comm, large);
+    const MachineSpeed speed = measure_exchange(comm);
+    const double alpha = speed.seconds_per_message * (p - 1.0);  // of an exchange with all others
+    const double beta = 1.0 / speed.seconds_per_byte;
     const auto ends = network.arena().bucket_ends(1 << 18);
     const auto last =
         static_cast<double>(ends.back() - (ends.size() > 1 ? ends[ends.size() - 2] : 0));

@@ -60,7 +60,7 @@ void RowSolver<R>::add(const RowData<R>& row, std::span<R> x) {
         solve_cg(row, x);
         return;
     }
-    if (row.prior.empty() && row.targets.empty() && dual(std::ssize(row.cols))) {
+    if (is_dual(row)) {
         add_dual(row, x);
         return;
     }
@@ -70,6 +70,13 @@ void RowSolver<R>::add(const RowData<R>& row, std::span<R> x) {
         add_entries(row, batch_.matrix(slot), batch_.vector(slot));
     }
     take(row, x);
+}
+
+/// Whether its entries and the ridge are all there is of a row, and its dual system is smaller.
+template <Real R>
+bool RowSolver<R>::is_dual(const RowData<R>& row) const {
+    return options_.solver == Solver::cholesky && problem_.alpha0 == 0.0 && problem_.lambda > 0.0 &&
+           row.prior.empty() && row.targets.empty() && duals_.pays(std::ssize(row.cols));
 }
 
 /// w (x·y)² − 2 b x·y is (√w x·y − b / √w)² but for a constant.

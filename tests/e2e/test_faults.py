@@ -1,5 +1,6 @@
 """What the machine does to a job: a rank that is killed, a limit on the size of files."""
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -34,11 +35,13 @@ def is_running(process):
 
 
 class Faults(ProgramTest):
-    def test_a_killed_rank_ends_the_job_within_ten_seconds(self):
+    @contextlib.contextmanager
+    def sweeping(self, *options):
+        """A job of three ranks in its sweeps, and the ranks' process ids."""
         self.write_matrix("a.h5", random_matrix(3000, 500))
         with subprocess.Popen(
-                command_line(["als", "a.h5", "--factors", 64, "--sweeps", 100000, "--out", "f.h5"],
-                             3),
+                command_line(["als", "a.h5", "--factors", 64, "--sweeps", 100000, "--out", "f.h5",
+                              *options], 3),
                 cwd=self.folder, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
                 text=True) as job:
             self.addCleanup(job.kill)
@@ -48,37 +51,32 @@ class Faults(ProgramTest):
             time.sleep(1.5)  # into the sweeps
             ranks = ranks_of(job.pid)
             self.assertEqual(len(ranks), 3)
+            yield job, ranks
+
+    def assert_gone(self, ranks, since):
+        """No rank runs ten seconds after `since`."""
+        while any(map(is_running, ranks)) and time.monotonic() - since < 10:
+            time.sleep(0.1)
+        self.assertEqual(list(filter(is_running, ranks)), [])
+
+    def test_a_killed_rank_ends_the_job_within_ten_seconds(self):
+        with self.sweeping() as (job, ranks):
             os.kill(ranks[1], signal.SIGKILL)
             killed = time.monotonic()
             stderr = job.communicate(timeout=30)[1]
-            while any(map(is_running, ranks)) and time.monotonic() - killed < 10:
-                time.sleep(0.1)
-            self.assertEqual(list(filter(is_running, ranks)), [])
+            self.assert_gone(ranks, killed)
             self.assertLess(time.monotonic() - killed, 10)
             self.assertNotEqual(job.returncode, 0)
             self.assertIn("rank 1", stderr)
         self.assertFalse((self.folder / "f.h5").exists())
 
     def test_a_stopped_rank_is_named_with_its_phase_and_ends_the_job_with_79(self):
-        self.write_matrix("a.h5", random_matrix(3000, 500))
-        with subprocess.Popen(
-                command_line(["als", "a.h5", "--factors", 64, "--sweeps", 100000, "--out", "f.h5",
-                              "--watchdog", "2"], 3),
-                cwd=self.folder, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
-                text=True) as job:
-            self.addCleanup(job.kill)
-            deadline = time.monotonic() + 20
-            while len(ranks_of(job.pid)) < 3 and time.monotonic() < deadline:
-                time.sleep(0.1)
-            time.sleep(1.5)
-            ranks = ranks_of(job.pid)
+        with self.sweeping("--watchdog", "2") as (job, ranks):
             os.kill(ranks[2], signal.SIGSTOP)
             stopped = time.monotonic()
             stderr = job.communicate(timeout=30)[1]
             self.assertEqual(job.returncode, 79, stderr)
-            while any(map(is_running, ranks)) and time.monotonic() - stopped < 10:
-                time.sleep(0.1)
-            self.assertEqual(list(filter(is_running, ranks)), [])
+            self.assert_gone(ranks, stopped)
             said = messages(stderr)
             self.assertEqual(len(said), 1, stderr)
             self.assertRegex(said[0], r"rank 2 on .* stood still for 2 s in the phase \"\w+")

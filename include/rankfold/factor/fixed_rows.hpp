@@ -1,6 +1,7 @@
 // The rows of a half sweep's fixed side that a rank needs.
 #pragma once
 
+#include <utility>
 #include <vector>
 
 #include <rankfold/dist/row_exchange.hpp>

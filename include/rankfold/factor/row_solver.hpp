@@ -63,13 +63,6 @@ public:
 
     void finish();
 
-    /// Whether a row of so many entries, without a prior and targets of its own, is solved by its
-    /// dual system.
-    [[nodiscard]] bool dual(Index entries) const {
-        return options_.solver == Solver::cholesky && problem_.alpha0 == 0.0 &&
-               problem_.lambda > 0.0 && duals_.pays(entries);
-    }
-
     /// ‖gradient‖ / ‖right-hand side‖ of a row at x; 0 if nothing is given of it.
     [[nodiscard]] double relative_residual(const RowData<R>& row, std::span<const R> x);
 
@@ -94,6 +87,7 @@ private:
 
     void weigh(const RowData<R>& row, std::size_t first, std::size_t count);
     [[nodiscard]] double ridge(const RowData<R>& row) const;
+    [[nodiscard]] bool is_dual(const RowData<R>& row) const;
     void start_system(const RowData<R>& row, MatrixView<R> normal, std::span<R> rhs) const;
     void take(const RowData<R>& row, std::span<R> x);
     void add_dual(const RowData<R>& row, std::span<R> x);

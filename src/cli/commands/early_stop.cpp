@@ -97,8 +97,9 @@ void copy_state(const TensorList& state, Factors<R>& factors) {
     if (mean != state.scalars.end()) factors.global_mean = mean->second;
 }
 
-/// The share that `text` is, if it is a number.
-std::optional<double> share_of(const std::string& text) {
+}  // namespace
+
+std::optional<double> validation_share(const std::string& text) {
     double share = 0.0;
     if (!parse_number(text, share)) return std::nullopt;
     if (share <= 0.0 || share > 0.9) {
@@ -108,7 +109,6 @@ std::optional<double> share_of(const std::string& text) {
     return share;
 }
 
-/// The same rows, columns and names with these entries.
 template <Real R>
 std::shared_ptr<const MatrixData<R>> with_entries(const MatrixData<R>& whole,
                                                   BlockRowCsr<R> entries) {
@@ -119,8 +119,6 @@ std::shared_ptr<const MatrixData<R>> with_entries(const MatrixData<R>& whole,
     data->digest = whole.digest;
     return data;
 }
-
-}  // namespace
 
 void StopRule::declare(Options& options) {
     options.add("validation", validation,
@@ -146,7 +144,7 @@ TrainingData<R> load_training(Run& run, const std::string& matrix, const StopRul
     TrainingData<R> data{.train = whole, .validation = {}, .was_dense = false, .inputs = {}};
     data.inputs.emplace_back("matrix", digest_text(whole->digest));
     if (rule.validation.empty()) return data;
-    const auto share = share_of(rule.validation);
+    const auto share = validation_share(rule.validation);
     if (whole->dense && dense == DenseMatrices::as_entries && share) {
         whole = with_entries(*whole, sparsify(*whole->dense, Zeros::stored));
         data.was_dense = true;
@@ -404,6 +402,8 @@ std::shared_ptr<Factors<R>> load_factors(Run& run, const std::string& path) {
 }
 
 #define RANKFOLD_INSTANTIATE(R)                                                          \
+    template std::shared_ptr<const MatrixData<R>> with_entries(const MatrixData<R>&,     \
+                                                               BlockRowCsr<R>);          \
     template TrainingData<R> load_training(Run&, const std::string&, const StopRule&,    \
                                            DenseMatrices);                               \
     template class EarlyStop<R>;                                                         \

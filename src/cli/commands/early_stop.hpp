@@ -23,6 +23,15 @@ struct StopRule {
     void declare(Options& options);
 };
 
+/// The share that --validation is, if it is a number.
+/// @throws Error (Fault::input): a share outside 0 … 0.9
+[[nodiscard]] std::optional<double> validation_share(const std::string& text);
+
+/// The same rows, columns and names with these entries.
+template <Real R>
+[[nodiscard]] std::shared_ptr<const MatrixData<R>> with_entries(const MatrixData<R>& whole,
+                                                                BlockRowCsr<R> entries);
+
 /// A training matrix, and the part that its factors are measured on, if there is one.
 template <Real R>
 struct TrainingData {

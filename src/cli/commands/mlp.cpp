@@ -11,6 +11,7 @@
 #include <rankfold/eval/split.hpp>
 #include <rankfold/nn/sample_quality.hpp>
 
+#include "early_stop.hpp"
 #include "network_settings.hpp"
 #include "scoring.hpp"
 #include "training.hpp"
@@ -78,8 +79,8 @@ std::shared_ptr<const MatrixData<R>> rows_of(const MatrixData<R>& whole,
 /// training part loses. @collective
 template <Real R>
 void open_validation(Run& run, const MlpCommand& o, MlpProblem<R>& p) {
-    double share = 0.0;
-    if (!parse_number(o.validation, share)) {
+    const auto share = validation_share(o.validation);
+    if (!share) {
         p.validation = load_matrix<R>(run, o.validation);
         if (p.validation->cols() != p.matrix->cols()) {
             throw input_error(o.validation, " has ", p.validation->cols(), " columns, but ",
@@ -87,28 +88,17 @@ void open_validation(Run& run, const MlpCommand& o, MlpProblem<R>& p) {
         }
         return;
     }
-    if (share <= 0.0 || share > 0.9) {
-        throw input_error("--validation ", o.validation,
-                          ": a share must be above 0 and at most 0.9; else name a file");
-    }
-    const MatrixData<R>& whole = *p.matrix;
-    const SplitRule rule{.validation = share, .seed = static_cast<std::uint64_t>(run.common.seed)};
+    const std::shared_ptr<const MatrixData<R>> kept = p.matrix;
+    const MatrixData<R>& whole = *kept;
+    const SplitRule rule{.validation = *share, .seed = static_cast<std::uint64_t>(run.common.seed)};
     if (whole.sparse) {
         if (whole.labels) {
             throw input_error("--validation ", o.validation, " takes rows of a dense matrix, and ",
                               o.matrix, " is sparse; give a validation file");
         }
         SplitParts<R> parts = split_entries(*whole.sparse, rule);
-        const auto part = [&](BlockRowCsr<R> entries) {
-            auto data = std::make_shared<MatrixData<R>>();
-            data->sparse = std::move(entries);
-            data->ids = whole.ids;
-            data->file = whole.file;
-            data->digest = whole.digest;
-            return data;
-        };
-        p.matrix = part(std::move(parts.train));
-        p.validation = part(std::move(*parts.validation));
+        p.matrix = with_entries(whole, std::move(parts.train));
+        p.validation = with_entries(whole, std::move(*parts.validation));
         return;
     }
     const RowParts parts = split_rows(whole.layout().rank_rows(run.comm.rank()), rule);
