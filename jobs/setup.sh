@@ -1,6 +1,8 @@
 # What the scripts of this folder share. To be sourced; needs bash.
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+# of the machine: nproc by itself says what OMP_NUM_THREADS does, which is 1 for our ranks
+cores=$(env -u OMP_NUM_THREADS -u OMP_THREAD_LIMIT nproc)
 
 build_packages=(cmake g++ make pkg-config openmpi-bin libopenmpi-dev libhdf5-openmpi-dev
     libopenblas-openmp-dev libscalapack-openmpi-dev libhwy-dev libcli11-dev libtomlplusplus-dev nlohmann-json3-dev
@@ -53,7 +55,7 @@ install them with: apt-get install --no-install-recommends ${missing[*]}"
 build() {
     say "building build/$1"
     (cd "$root" && cmake --preset "$1" -DRANKFOLD_TESTS="$2" &&
-        cmake --build --preset "$1" -j "$(nproc)") || exit
+        cmake --build --preset "$1" -j "$cores") || exit
 }
 
 # For MPI on one machine: one BLAS and OpenMP thread a rank, more ranks than cores allowed, and root
