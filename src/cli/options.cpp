@@ -275,4 +275,22 @@ template void Options::add(const std::string&, std::optional<double>&, const std
 template void Options::add(const std::string&, std::optional<std::string>&, const std::string&,
                            Accept);
 
+double parse_bytes(const std::string& option, const std::string& text) {
+    static const std::map<std::string, double> units = {{"", 1.0},   {"B", 1.0},  {"kB", 1e3},
+                                                        {"MB", 1e6}, {"GB", 1e9}, {"TB", 1e12}};
+    std::size_t end = 0;
+    double number = 0.0;
+    try {
+        number = std::stod(text, &end);
+    } catch (const std::exception&) {
+        end = 0;
+    }
+    const auto unit = units.find(text.substr(end));
+    if (end == 0 || unit == units.end() || !(number > 0.0)) {
+        throw input_error(option, " ", text,
+                          " is not a size: give a number and kB, MB, GB or TB, as 4GB");
+    }
+    return number * unit->second;
+}
+
 }  // namespace rankfold::cli

@@ -102,7 +102,8 @@ void run_command(const Communicator& comm, Handover& handover, const Command& co
             .handover = handover,
             .common = common,
             .command = command.name,
-            .options = options.resolved()};
+            .options = options.resolved(),
+            .process_bytes = process_bytes()};
     if (!common.report.empty()) run.check_output(common.report, {});
     std::optional<Watchdog> watchdog;  // a chain's watches over its stages too
     if (!handover.enabled && common.watchdog > 0.0) {

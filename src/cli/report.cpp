@@ -2,6 +2,7 @@
 
 #include <sched.h>
 #include <sys/resource.h>
+#include <unistd.h>
 
 #include <cerrno>
 #include <cstring>
@@ -42,6 +43,15 @@ std::string bytes_text(double bytes) {
 }
 
 }  // namespace
+
+double process_bytes() {
+    constexpr double libraries = 20e6;
+    std::ifstream statm("/proc/self/statm");
+    double pages = 0.0;
+    double resident = 0.0;
+    statm >> pages >> resident;
+    return resident * static_cast<double>(sysconf(_SC_PAGESIZE)) + libraries;
+}
 
 std::vector<PhaseSummary> summarise_phases(const Communicator& comm, Ledger& ledger) {
     const std::vector<PhaseRecord> mine = ledger.phases();
@@ -213,6 +223,11 @@ nlohmann::ordered_json run_report(const Run& run, Ledger& ledger) {
     }
     report["wall_seconds"] = wall;
     report["peak_rss_bytes"] = {{"max", rss}};
+    const double predicted = run.comm.all_reduce(ledger.memory_predicted(), Reduce::max);
+    if (predicted > 0.0) {
+        report["peak_rss_bytes"]["predicted"] =
+            predicted + run.comm.all_reduce(run.process_bytes, Reduce::max);
+    }
     report["status"] = "done";
     return report;
 }

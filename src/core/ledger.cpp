@@ -37,6 +37,7 @@ Ledger::Ledger() {
 void Ledger::restart() {
     phases_.assign(1, {.name = "other", .calls = 1.0});
     enter(0);
+    memory_predicted_ = 0.0;
     start_ = last_ = monotonic_seconds();
 }
 

@@ -7,6 +7,7 @@
 
 #include <rankfold/comm/reproducible_sum.hpp>
 #include <rankfold/core/random.hpp>
+#include <rankfold/factor/als_cost.hpp>
 #include <rankfold/factor/half_sweep.hpp>
 
 namespace rankfold {
@@ -174,18 +175,29 @@ double entry_mean(const BlockRowCsr<R>& a, const AlsOptions& options) {
                    [&](Index s) { return value_sum<R>(a.shard(s)); });
 }
 
+/// What this rank holds, but for what it receives. Biased factors are held twice, see
+/// BiasedFactors.
+template <Real R>
+AlsHoldings own_holdings(const BlockRowCsr<R>& a, const BlockRowCsr<R>& transposed,
+                         const AlsOptions& options) {
+    const Index own_rows = a.local().rows() + transposed.local().rows();
+    return {.row_entries = static_cast<double>(a.local().nnz()),
+            .col_entries = static_cast<double>(transposed.local().nnz()),
+            .factor_rows = static_cast<double>(own_rows * (options.biases ? 2 : 1))};
+}
+
 /// What a bound on the memory of a rank leaves for the rows of a fixed side with so many of all
 /// m + n rows: less the matrix both ways, with its columns renumbered, and twice the own factors.
 template <Real R>
 double buffer_bytes(const BlockRowCsr<R>& a, const BlockRowCsr<R>& transposed, Index width,
                     Index fixed_rows, const AlsOptions& options) {
     if (!options.memory_per_rank) return std::numeric_limits<double>::infinity();
-    const Index entries = a.local().nnz() + transposed.local().nnz();
-    const Index own_rows = a.local().rows() + transposed.local().rows();
-    const auto held = static_cast<double>(entries) * (2 * sizeof(ColIndex) + sizeof(R)) +
-                      static_cast<double>(own_rows) *
-                          (sizeof(Index) + 2.0 * static_cast<double>(width) * sizeof(R));
-    const double most = a.comm().all_reduce(held, Reduce::max);
+    AlsHoldings held = own_holdings(a, transposed, options);
+    held.numbered_entries = held.row_entries + held.col_entries;
+    held.factor_rows *= 2.0;
+    held.transposing = false;
+    const double most =
+        a.comm().all_reduce(sum_of(als_memory(held, width, sizeof(R))), Reduce::max);
     const double left = *options.memory_per_rank - most;
     if (left <= 0.0) {
         throw input_error("--memory-per-rank ", *options.memory_per_rank,
@@ -193,6 +205,17 @@ double buffer_bytes(const BlockRowCsr<R>& a, const BlockRowCsr<R>& transposed, I
                           " bytes on a rank; give more of it, or more ranks");
     }
     return left * static_cast<double>(fixed_rows) / static_cast<double>(a.rows() + a.cols());
+}
+
+template <Real R>
+void predict_memory(const BlockRowCsr<R>& a, const BlockRowCsr<R>& transposed,
+                    const SparseSide<R>& rows, const SparseSide<R>& cols, Index width,
+                    const AlsOptions& options) {
+    AlsHoldings held = own_holdings(a, transposed, options);
+    if (rows.exchange() != Exchange::all) held.numbered_entries += held.row_entries;
+    if (cols.exchange() != Exchange::all) held.numbered_entries += held.col_entries;
+    held.received_rows = static_cast<double>(rows.received_rows() + cols.received_rows());
+    a.comm().ledger().predict_memory(sum_of(als_memory(held, width, sizeof(R))));
 }
 
 }  // namespace
@@ -257,6 +280,7 @@ Factors<R> als(const BlockRowCsr<R>& a, const AlsOptions& options, const Steerin
     if (pieces) side.heavy = options.heavy.value_or(64 * a.layout().shards());
     side.buffer_bytes = buffer_bytes(a, transposed, width, a.rows(), options);
     SparseSide<R> cols(transposed, side, a.layout(), width, &a);
+    predict_memory(a, transposed, rows, cols, width, options);
     alternate<R, SparseSide<R>>(factors, {factors, rows, cols, row_extras, col_extras}, weight,
                                 options, steering, [&] {
                                     if (!options.exact_last) return;

@@ -162,6 +162,20 @@ double most_flops(const ShardLayout& layout, const std::vector<Index>& counts, I
 
 }  // namespace
 
+MemoryParts als_memory(const AlsHoldings& held, Index k, std::size_t word) {
+    const auto entry = static_cast<double>(word + sizeof(ColIndex));
+    const auto factor_row = static_cast<double>(k) * static_cast<double>(word);
+    const double numbers = sizeof(ColIndex) * held.numbered_entries;
+    const double buffers = factor_row * held.received_rows;
+    const double passing = held.transposing ? entry * held.col_entries : 0.0;
+    return {{"matrix", entry * held.row_entries},
+            {"transpose", entry * held.col_entries},
+            {"column numbers", numbers},
+            {"factors", factor_row * held.factor_rows},
+            {"received factors", buffers},
+            {"exchange of the transpose", std::max(0.0, passing - numbers - buffers)}};
+}
+
 Index AlsSize::nnz() const {
     return std::accumulate(row_counts.begin(), row_counts.end(), Index{0});
 }
@@ -191,11 +205,9 @@ std::vector<AlsCost> als_costs(const AlsSize& size, const std::vector<int>& rank
     for (const Sides& s : all) {
         const auto row = s.rows.choose(size.k, size.word);
         const auto col = s.cols.choose(size.k, size.word);
-        const auto word = static_cast<double>(size.word);
         const double p = s.row_layout.ranks();
         const auto row_entries = static_cast<double>(most_entries(s.row_layout, size.row_counts));
         const auto col_entries = static_cast<double>(most_entries(s.col_layout, size.col_counts));
-        const auto factor_row = static_cast<double>(size.k) * word;
         AlsCost cost;
         cost.ranks = s.row_layout.ranks();
         cost.bytes = row.bytes + col.bytes;
@@ -205,18 +217,14 @@ std::vector<AlsCost> als_costs(const AlsSize& size, const std::vector<int>& rank
                       .bytes = cost.bytes / p,
                       .flops = most_flops(s.row_layout, size.row_counts, size.k) +
                                most_flops(s.col_layout, size.col_counts, size.k)};
-        const double entry = word + sizeof(ColIndex);
-        const double numbers = sizeof(ColIndex) * ((row.numbered ? row_entries : 0.0) +
-                                                   (col.numbered ? col_entries : 0.0));
-        const double passing = p > 1.0 ? entry * col_entries : 0.0;  // while it is transposed
-        const double buffers = factor_row * static_cast<double>(row.buffer + col.buffer);
-        cost.memory = {{"matrix", entry * row_entries},
-                       {"transpose", entry * col_entries},
-                       {"column numbers", numbers},
-                       {"factors", factor_row * static_cast<double>(most_rows(s.row_layout) +
-                                                                    most_rows(s.col_layout))},
-                       {"received factors", buffers},
-                       {"exchange of the transpose", std::max(0.0, passing - numbers - buffers)}};
+        cost.memory = als_memory(
+            {.row_entries = row_entries,
+             .col_entries = col_entries,
+             .numbered_entries =
+                 (row.numbered ? row_entries : 0.0) + (col.numbered ? col_entries : 0.0),
+             .factor_rows = static_cast<double>(most_rows(s.row_layout) + most_rows(s.col_layout)),
+             .received_rows = static_cast<double>(row.buffer + col.buffer)},
+            size.k, size.word);
         costs.push_back(std::move(cost));
     }
     return costs;

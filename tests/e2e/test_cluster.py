@@ -69,6 +69,8 @@ class Plan(ProgramTest):
                             or name == "als partial sums")
             planned = stages["als"]["ranks"][str(ranks)]["bytes_per_step"] * 5
             self.assertAlmostEqual(exchanged / planned, 1.0, delta=0.01)
+            peak = als["peak_rss_bytes"]
+            self.assertLess(peak["max"], 1.15 * peak["predicted"])
             trained = sum(phase["bytes_sent"] for phase in mlp["phases"]
                           if phase["name"] in ("gradient sum", "gather parameters", "backward",
                                                "update"))

@@ -93,4 +93,8 @@ private:
 [[nodiscard]] std::string did_you_mean(const std::string& word,
                                        const std::vector<std::string>& known);
 
+/// Bytes of a text like 800MB; `option` is named where it is none.
+/// @throws Error (Fault::input)
+[[nodiscard]] double parse_bytes(const std::string& option, const std::string& text);
+
 }  // namespace rankfold::cli

@@ -9,6 +9,10 @@
 
 namespace rankfold::cli {
 
+/// Resident bytes of this process now, and the 20 MB that BLAS, HDF5 and MPI were seen to take when
+/// they are first used: what a rank needs besides its data.
+[[nodiscard]] double process_bytes();
+
 /// One phase over all ranks.
 struct PhaseSummary {
     std::string name;

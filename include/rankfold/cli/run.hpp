@@ -80,6 +80,7 @@ struct Run {
 
     History history{};  ///< of the loop, also of the steps before a resume; the report has it
     CheckpointCost checkpoints{};
+    double process_bytes = 0.0;    ///< that this rank needs besides its data
     bool prints_document = false;  ///< stdout is one: nothing is to follow it
 
     /// Prints a line a person reads to stdout, on rank 0 only.

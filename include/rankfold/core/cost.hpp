@@ -1,7 +1,20 @@
 // What a part of an algorithm costs one rank, and how long a machine takes for it.
 #pragma once
 
+#include <string>
+#include <utility>
+#include <vector>
+
 namespace rankfold {
+
+/// Bytes that a rank holds, by what they are for.
+using MemoryParts = std::vector<std::pair<std::string, double>>;
+
+[[nodiscard]] inline double sum_of(const MemoryParts& parts) {
+    double bytes = 0.0;
+    for (const auto& part : parts) bytes += part.second;
+    return bytes;
+}
 
 /// Speed of one rank and its network: the usual latency, bandwidth and arithmetic terms.
 struct MachineSpeed {

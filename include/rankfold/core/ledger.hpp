@@ -1,6 +1,7 @@
 // What a run did and when: seconds, flops, bytes and messages per phase, on this rank.
 #pragma once
 
+#include <algorithm>
 #include <array>
 #include <atomic>
 #include <cstdint>
@@ -64,6 +65,9 @@ public:
         current().messages += messages;
     }
     void predict_bytes(double bytes) { current().bytes_predicted += bytes; }
+    /// So much will be held at once, says an algorithm before it begins; the most of several.
+    void predict_memory(double bytes) { memory_predicted_ = std::max(memory_predicted_, bytes); }
+    [[nodiscard]] double memory_predicted() const noexcept { return memory_predicted_; }
 
     /// All phases in the order of their first opening; the first is "other".
     /// @pre no phase is open
@@ -86,6 +90,7 @@ private:
 
     std::vector<PhaseRecord> phases_;
     std::size_t current_ = 0;
+    double memory_predicted_ = 0.0;
     double start_ = 0.0;
     double last_ = 0.0;
     Beacon* beacon_ = nullptr;

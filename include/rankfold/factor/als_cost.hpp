@@ -24,15 +24,25 @@ struct AlsSize {
     [[nodiscard]] Index nnz() const;
 };
 
-/// Bytes that the fullest rank holds, by what they are for.
-using MemoryParts = std::vector<std::pair<std::string, double>>;
+/// What a rank holds while it factorises a sparse matrix.
+struct AlsHoldings {
+    double row_entries = 0.0;       ///< of the matrix
+    double col_entries = 0.0;       ///< of its transpose
+    double numbered_entries = 0.0;  ///< of both, whose columns are renumbered
+    double factor_rows = 0.0;       ///< own ones of both sides, with all copies
+    double received_rows = 0.0;     ///< room for those of other ranks, of both sides
+    bool transposing = true;        ///< at some time, all of the transpose is held twice
+};
+
+/// Bytes for them, with k columns of numbers of `word` bytes.
+[[nodiscard]] MemoryParts als_memory(const AlsHoldings& held, Index k, std::size_t word);
 
 /// What it costs on one number of ranks.
 struct AlsCost {
     int ranks = 1;
     Cost sweep;                          ///< of the rank that has most flops; bytes by average
     double bytes = 0.0;                  ///< that all ranks send in a sweep
-    MemoryParts memory;                  ///< at the peak
+    MemoryParts memory;                  ///< of the fullest rank at the peak
     std::string row_scheme, col_scheme;  ///< all, needed or reduced
 };
 

@@ -111,6 +111,9 @@ public:
     [[nodiscard]] Exchange exchange() const noexcept { return options_.exchange; }
     [[nodiscard]] const std::vector<double>& exchange_bytes() const noexcept { return bytes_; }
 
+    /// Rows of the fixed side that this rank makes room for.
+    [[nodiscard]] Index received_rows() const noexcept { return fixed_.buffer_rows(); }
+
     /// x ← argmin with y fixed, or nearer to it (see Solver), from the present x.
     /// @throws Error (Fault::check), agreed: a row's system is not positive definite (its index)
     void solve(const BlockRows<R>& y, BlockRows<R>& x, const SideExtras<R>& extras = {});

@@ -65,35 +65,14 @@ void AlsSettings::declare_others(Options& options) {
                 "Standard deviation of the column factors' start", Accept::above(0));
 }
 
-namespace {
-
-/// Bytes of a text like 800MB.
-double parse_bytes(const std::string& text) {
-    static const std::map<std::string, double> units = {{"", 1.0},   {"B", 1.0},  {"kB", 1e3},
-                                                        {"MB", 1e6}, {"GB", 1e9}, {"TB", 1e12}};
-    std::size_t end = 0;
-    double number = 0.0;
-    try {
-        number = std::stod(text, &end);
-    } catch (const std::exception&) {
-        end = 0;
-    }
-    const auto unit = units.find(text.substr(end));
-    if (end == 0 || unit == units.end() || !(number > 0.0)) {
-        throw input_error("--memory-per-rank ", text,
-                          " is not a size: give a number and kB, MB, GB or TB, as 4GB");
-    }
-    return number * unit->second;
-}
-
-}  // namespace
-
 AlsOptions AlsSettings::resolved(const CommonOptions& common) const {
     AlsOptions options = als;
     options.seed = static_cast<std::uint64_t>(common.seed);
     options.threads = common.threads;
     options.reproducible = reproducible == "on";
-    if (memory_per_rank) options.memory_per_rank = parse_bytes(*memory_per_rank);
+    if (memory_per_rank) {
+        options.memory_per_rank = parse_bytes("--memory-per-rank", *memory_per_rank);
+    }
     options.centering = centering == "mean" ? Centering::mean : Centering::none;
     options.exchange = exchange == "all"       ? Exchange::all
                        : exchange == "needed"  ? Exchange::needed

@@ -18,7 +18,7 @@ struct PlanCommand {
     std::string job;
     std::vector<std::string> changes;
     std::vector<Index> ranks{1, 2, 4, 8, 16, 32, 64};
-    double memory_gb = 0.0;
+    std::optional<std::string> memory;
     std::string calibration;
     bool slurm = false;
 };
@@ -41,12 +41,6 @@ std::string limit_of(const StageCost& cost, const StageCost& before, const Machi
     if (flops < 0.5 * cost.seconds) return "communication";
     const double ideal = before.step.flops * before.ranks / cost.ranks;
     return cost.step.flops > 1.25 * ideal ? "imbalance" : "arithmetic";
-}
-
-double sum_of(const MemoryParts& parts) {
-    double bytes = 0.0;
-    for (const auto& part : parts) bytes += part.second;
-    return bytes;
 }
 
 void add_to_totals(const PlannedStage& stage, std::vector<Total>& totals) {
@@ -168,7 +162,7 @@ void run_plan(Run& run, PlanCommand o) {
                           ": none of its stages can be planned: als and mlp on matrix files "
                           "that exist can");
     }
-    const double room = o.memory_gb > 0.0 ? o.memory_gb * 1e9 : memory_per_core();
+    const double room = o.memory ? parse_bytes("--memory-per-rank", *o.memory) : memory_per_core();
     std::optional<std::size_t> least;
     const std::size_t best = advisable(o.ranks, totals, room, least);
     if (o.slurm) {
@@ -197,15 +191,15 @@ Action declare_plan(Options& options) {
     options.positional("job", o->job, "Job file (TOML), whose als and mlp stages are planned");
     options.add("set", o->changes, "Change options of the job: stage.option=value");
     options.add("ranks", o->ranks, "Numbers of ranks to plan for", Accept::between(1, 4096));
-    options.add("memory-per-rank", o->memory_gb,
-                "GB that a rank may use; 0: this machine's memory for each of its processors",
-                Accept::at_least(0));
+    options.add("memory-per-rank", o->memory,
+                "Bytes that a rank may use, as 4GB; not given: this machine's memory for each of "
+                "its processors");
     options.add("calibration", o->calibration,
                 "File with the speeds of a machine; measured here and written if it is absent");
     options.add("slurm", o->slurm, "Print a batch script for the advised number of ranks, no more");
     options.examples(
         "rankfold plan job.toml --ranks 1,2,4,64\n"
-        "rankfold plan job.toml --memory-per-rank 4 --calibration cluster.json\n"
+        "rankfold plan job.toml --memory-per-rank 4GB --calibration cluster.json\n"
         "rankfold plan job.toml --slurm > job.sbatch");
     return [o](Run& run) { run_plan(run, *o); };
 }

@@ -1,7 +1,5 @@
 #include "plan_stage.hpp"
 
-#include <unistd.h>
-
 #include <algorithm>
 #include <cmath>
 #include <filesystem>
@@ -23,15 +21,6 @@
 namespace rankfold::cli {
 
 namespace {
-
-/// Resident bytes of this process now.
-double resident_bytes() {
-    std::ifstream statm("/proc/self/statm");
-    double pages = 0.0;
-    double resident = 0.0;
-    statm >> pages >> resident;
-    return resident * static_cast<double>(sysconf(_SC_PAGESIZE));
-}
 
 /// Median seconds of a sweep, all of it, on a made matrix with rows and columns like the real one.
 /// @param[out] flops  of a rank in it
@@ -80,7 +69,7 @@ StagePlanner::StagePlanner(Run& run, std::vector<int> ranks, std::string calibra
     : run_{run},
       ranks_{std::move(ranks)},
       file_{std::move(calibration)},
-      process_bytes_{run.comm.all_reduce(resident_bytes(), Reduce::max)} {
+      process_bytes_{run.comm.all_reduce(run.process_bytes, Reduce::max)} {
     std::string text;
     if (run.comm.is_root() && !file_.empty() && std::filesystem::exists(file_)) {
         std::ifstream in(file_);
@@ -254,6 +243,7 @@ PlannedStage StagePlanner::plan_mlp(const nlohmann::json& options) {
                                            : word * double(shape.rows) * double(shape.cols);
         cost.memory = {{"process", process_bytes_},
                        {"matrix", stored * share},
+                       {"samples", stored * share},
                        {"parameters and gradients", word * n * 2.0},
                        {"exchange and moments", word * n * (p > 1 ? 1.0 + 3.0 / p : 2.0)},
                        {"micro-batches", 2.0 * word * width * double(batch) * share}};

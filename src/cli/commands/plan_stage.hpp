@@ -54,7 +54,7 @@ private:
     std::string file_;
     nlohmann::ordered_json calibration_;
     MachineSpeed exchange_;
-    double process_bytes_;  // that a rank holds before it has any data
+    double process_bytes_;  // that a rank needs besides its data
 };
 
 }  // namespace rankfold::cli
