@@ -1,126 +1,24 @@
 #include <rankfold/hybrid/compress.hpp>
 
 #include <algorithm>
-#include <cmath>
-#include <numeric>
+#include <map>
 #include <queue>
 
-#include <rankfold/core/random.hpp>
-#include <rankfold/factor/als.hpp>
+#include <rankfold/core/subscript.hpp>
 #include <rankfold/linalg/blas.hpp>
-#include <rankfold/linalg/lapack.hpp>
+
+#include "weight_factors.hpp"
 
 namespace rankfold {
 
 namespace {
 
-/// W ≈ U Vᵀ.
-struct Pair {
-    DenseMatrix<double> u;  // out x inner
-    DenseMatrix<double> v;  // in x inner
+constexpr std::pair<CompressMethod, const char*> names[] = {
+    {CompressMethod::svd, "svd"},
+    {CompressMethod::activation_svd, "asvd"},
+    {CompressMethod::als, "als"},
+    {CompressMethod::nmf, "nmf"},
 };
-
-Pair by_svd(const SmallSvd& svd, Index inner) {
-    Pair pair{DenseMatrix<double>(svd.u.rows(), inner), DenseMatrix<double>(svd.vt.cols(), inner)};
-    for (Index f = 0; f < inner; ++f) {  // both sides get √σ: gradients of like size
-        const double root = std::sqrt(svd.s[static_cast<std::size_t>(f)]);
-        for (Index i = 0; i < pair.u.rows(); ++i) pair.u(i, f) = root * svd.u(i, f);
-        for (Index j = 0; j < pair.v.rows(); ++j) pair.v(j, f) = root * svd.vt(f, j);
-    }
-    return pair;
-}
-
-Pair by_als(const Communicator& comm, const DenseMatrix<double>& w, Index inner,
-            const CompressOptions& options) {
-    BlockRows<double> rows(comm, ShardLayout::even(w.rows(), 64, comm.size()), w.cols());
-    for (Index i = 0; i < rows.local().rows(); ++i) {
-        std::ranges::copy(w.row(rows.first_row() + i), rows.local().row(i).begin());
-    }
-    // a ridge far below the weights keeps the systems definite when W has lower rank
-    double square = 0.0;
-    for (const double x : w.data()) square += x * x;
-    const double ridge = 1e-8 * std::sqrt(square / static_cast<double>(w.data().size()));
-    const Factors<double> factors = als(rows,
-                                        {.k = inner,
-                                         .sweeps = options.sweeps,
-                                         .lambda = ridge,
-                                         .lambda_exponent = 0.0,
-                                         .centering = Centering::none,
-                                         .seed = options.seed},
-                                        Steering{});
-    return {gather_all(factors.rows), gather_all(factors.cols)};
-}
-
-/// Hierarchical ALS (Cichocki and Phan, 2009) on a small nonnegative matrix: A ≈ U Vᵀ, U, V >= 0.
-Pair small_nmf(const DenseMatrix<double>& a, Index inner, const CompressOptions& options,
-               Index stream) {
-    const Philox random(options.seed, Stream::weights);
-    Pair pair{DenseMatrix<double>(a.rows(), inner), DenseMatrix<double>(a.cols(), inner)};
-    for (Index i = 0; i < a.rows(); ++i) {
-        for (Index f = 0; f < inner; ++f) pair.u(i, f) = random.uniform(i, f + 4096 * stream);
-    }
-    for (Index j = 0; j < a.cols(); ++j) {
-        for (Index f = 0; f < inner; ++f) {
-            pair.v(j, f) = random.uniform(a.rows() + j, f + 4096 * stream);
-        }
-    }
-    const auto update = [&](Transpose side, const DenseMatrix<double>& fixed,
-                            DenseMatrix<double>& x) {
-        DenseMatrix<double> gram(inner, inner);
-        DenseMatrix<double> product(x.rows(), inner);
-        gemm<double>(Transpose::yes, Transpose::no, 1.0, fixed.view(), fixed.view(), 0.0,
-                     gram.view());
-        gemm<double>(side, Transpose::no, 1.0, a.view(), fixed.view(), 0.0, product.view());
-        for (Index f = 0; f < inner; ++f) {
-            const double scale = std::max(gram(f, f), 1e-300);
-            for (Index i = 0; i < x.rows(); ++i) {
-                double step = product(i, f);
-                for (Index g = 0; g < inner; ++g) step -= x(i, g) * gram(g, f);
-                x(i, f) = std::max(0.0, x(i, f) + step / scale);
-            }
-        }
-    };
-    for (Index sweep = 0; sweep < options.sweeps; ++sweep) {
-        update(Transpose::no, pair.v, pair.u);
-        update(Transpose::yes, pair.u, pair.v);
-    }
-    return pair;
-}
-
-/// W = W⁺ − W⁻: half of the inner dimension for each part.
-Pair by_nmf(const DenseMatrix<double>& w, Index inner, const CompressOptions& options) {
-    DenseMatrix<double> plus(w.rows(), w.cols());
-    DenseMatrix<double> minus(w.rows(), w.cols());
-    for (std::size_t e = 0; e < w.data().size(); ++e) {
-        plus.data()[e] = std::max(0.0, w.data()[e]);
-        minus.data()[e] = std::max(0.0, -w.data()[e]);
-    }
-    const Index half = (inner + 1) / 2;
-    const Pair p = small_nmf(plus, half, options, 0);
-    const Pair n = small_nmf(minus, inner - half, options, 1);
-    Pair pair{DenseMatrix<double>(w.rows(), inner), DenseMatrix<double>(w.cols(), inner)};
-    for (Index f = 0; f < inner; ++f) {
-        const bool first = f < half;
-        const Pair& from = first ? p : n;
-        const Index at = first ? f : f - half;
-        for (Index i = 0; i < w.rows(); ++i) pair.u(i, f) = (first ? 1.0 : -1.0) * from.u(i, at);
-        for (Index j = 0; j < w.cols(); ++j) pair.v(j, f) = from.v(j, at);
-    }
-    return pair;
-}
-
-double relative_error(const DenseMatrix<double>& w, const Pair& pair) {
-    DenseMatrix<double> rest = w.clone();
-    gemm<double>(Transpose::no, Transpose::yes, -1.0, pair.u.view(), pair.v.view(), 1.0,
-                 rest.view());
-    double error = 0.0;
-    double whole = 0.0;
-    for (std::size_t e = 0; e < w.data().size(); ++e) {
-        error += rest.data()[e] * rest.data()[e];
-        whole += w.data()[e] * w.data()[e];
-    }
-    return whole > 0.0 ? std::sqrt(error / whole) : 0.0;
-}
 
 template <Real To, Real From>
 void copy_matrix(MatrixView<const From> from, MatrixView<To> to) {
@@ -130,49 +28,145 @@ void copy_matrix(MatrixView<const From> from, MatrixView<To> to) {
     }
 }
 
+/// A stack of layers and its factors; no factors if it stays dense.
+struct FactoredStack {
+    StackShape shape;
+    WeightMatrix matrix;
+    Index inner = 0;
+    Pair pair{};
+};
+
+/// The stacked weights, the mean of the layers' moments, and the stacked importance.
+template <Real R>
+WeightMatrix stacked(Network<R>& network, const StackShape& shape,
+                     const std::vector<LayerStatistics>& statistics) {
+    WeightMatrix matrix{.w = DenseMatrix<double>(shape.out, shape.in)};
+    if (!statistics.empty()) {
+        matrix.moments = DenseMatrix<double>(shape.in, shape.in);
+        matrix.importance = DenseMatrix<double>(shape.out, shape.in);
+    }
+    Index first = 0;
+    for (const std::string& layer : shape.layers) {
+        const MatrixView<R> w = network.arena().matrix("layers/" + layer + "/weight");
+        const Range rows{first, first + w.rows};
+        first = rows.end;
+        copy_matrix<double, R>(w, matrix.w.view().row_block(rows));
+        if (statistics.empty()) continue;
+        const auto of = std::ranges::find(statistics, layer, &LayerStatistics::layer);
+        RANKFOLD_EXPECT(of != statistics.end());
+        copy_matrix<double, double>(of->importance.view(),
+                                    matrix.importance.view().row_block(rows));
+        const auto from = of->moments.data();
+        for (std::size_t e = 0; e < from.size(); ++e) {
+            matrix.moments.data()[e] += from[e] / static_cast<double>(shape.layers.size());
+        }
+    }
+    return matrix;
+}
+
+template <Real R>
+std::vector<FactoredStack> factor_all(const Communicator& comm, Network<R>& network,
+                                      const CompressOptions& options,
+                                      const std::vector<LayerStatistics>& statistics) {
+    std::vector<FactoredStack> all;
+    std::vector<std::vector<double>> spectra;
+    const std::vector<StackShape> shapes = stacks(network.graph(), options.joint);
+    if (shapes.empty()) throw input_error("the network has no dense layer to compress");
+    for (const StackShape& shape : shapes) {
+        all.push_back({.shape = shape, .matrix = stacked(network, shape, statistics)});
+        decompose(all.back().matrix, options.method);
+        spectra.push_back(all.back().matrix.svd.s);
+    }
+    const auto prices = options.prices.empty() ? weight_prices(shapes) : options.prices;
+    double dense = 0.0;
+    for (const LayerPrice& price : prices) dense += price.dense;
+    const std::vector<Index> inner = allocate_ranks(prices, spectra, options.size * dense);
+    for (std::size_t s = 0; s < all.size(); ++s) {
+        all[s].inner = inner[s];
+        if (inner[s] > 0) all[s].pair = factorize(comm, all[s].matrix, inner[s], options);
+    }
+    return all;
+}
+
 }  // namespace
 
-std::vector<Index> allocate_ranks(const std::vector<std::pair<Index, Index>>& shapes,
-                                  const std::vector<std::vector<double>>& spectra, Index budget) {
+std::string method_name(CompressMethod method) {
+    return std::ranges::find(names, method, &std::pair<CompressMethod, const char*>::first)->second;
+}
+
+CompressMethod compress_method(const std::string& name) {
+    for (const auto& [method, known] : names) {
+        if (name == known) return method;
+    }
+    throw input_error("there is no method ", name,
+                      " to factorise weights; take svd, asvd, als or nmf");
+}
+
+std::vector<StackShape> stacks(const Graph& graph, bool joint) {
+    std::vector<StackShape> all;
+    for (const LayerSpec& layer : graph.layers) {
+        if (layer.kind != LayerKind::dense) continue;
+        const Index in = graph.width(layer.inputs.front());
+        auto place = joint ? std::ranges::find(all, in, &StackShape::in) : all.end();
+        if (place == all.end()) place = all.insert(all.end(), StackShape{.layers = {}, .in = in});
+        place->layers.push_back(layer.name);
+        place->out += layer.outputs;
+    }
+    return all;
+}
+
+std::vector<LayerPrice> weight_prices(const std::vector<StackShape>& stacks) {
+    std::vector<LayerPrice> prices;
+    for (const StackShape& s : stacks) {
+        const auto dense = static_cast<double>(s.out * s.in);
+        const bool small = std::min(s.out, s.in) < least_width_to_factor;
+        prices.push_back({.dense = dense,
+                          .base = small ? dense : 0.0,
+                          .direction = static_cast<double>(s.out + s.in)});
+    }
+    return prices;
+}
+
+std::vector<Index> allocate_ranks(const std::vector<LayerPrice>& prices,
+                                  const std::vector<std::vector<double>>& spectra, double budget) {
     struct Step {
-        double gain;  // share of the layer's squared norm, per weight
+        double gain;  // share of the layer's squared norm, for its price
         std::size_t layer;
         bool operator<(const Step& other) const {
             return gain < other.gain || (gain == other.gain && layer > other.layer);
         }
     };
-    std::vector<Index> inner(shapes.size(), 1);
-    std::vector<double> norms(shapes.size(), 0.0);
+    std::vector<Index> inner(prices.size(), 1);
+    std::vector<double> norms(prices.size(), 0.0);
     std::priority_queue<Step> steps;
-    const auto price = [&](std::size_t l) { return shapes[l].first + shapes[l].second; };
     const auto offer = [&](std::size_t l) {
-        const auto next = static_cast<std::size_t>(inner[l]);
+        const std::size_t next = at(inner[l]);
         if (next >= spectra[l].size() || norms[l] == 0.0) return;
         const double sigma = spectra[l][next];
-        steps.push({sigma * sigma / norms[l] / static_cast<double>(price(l)), l});
+        steps.push({sigma * sigma / norms[l] / prices[l].direction, l});
     };
-    Index used = 0;
-    for (std::size_t l = 0; l < shapes.size(); ++l) {
+    double used = 0.0;
+    for (std::size_t l = 0; l < prices.size(); ++l) {
         for (const double s : spectra[l]) norms[l] += s * s;
-        const Index dense = shapes[l].first * shapes[l].second;
-        if (price(l) >= dense) inner[l] = 0;
-        used += inner[l] == 0 ? dense : price(l);
+        if (prices[l].factored(1) >= prices[l].dense) inner[l] = 0;
+        used += inner[l] == 0 ? prices[l].dense : prices[l].factored(1);
     }
     if (used > budget) {
-        throw input_error("a size of ", budget,
-                          " weights is below the least that the layers can "
-                          "have (",
-                          used, "); ask for a larger --size");
+        double dense = 0.0;
+        for (const LayerPrice& price : prices) dense += price.dense;
+        throw input_error("a share of ", budget / dense,
+                          " is below the least that the layers can have, ", used / dense,
+                          "; ask for a larger one");
     }
-    for (std::size_t l = 0; l < shapes.size(); ++l) {
+    for (std::size_t l = 0; l < prices.size(); ++l) {
         if (inner[l] > 0) offer(l);
     }
     while (!steps.empty()) {
         const std::size_t l = steps.top().layer;
         steps.pop();
-        const Index dense = shapes[l].first * shapes[l].second;
-        const bool whole = (inner[l] + 1) * price(l) >= dense;
-        const Index cost = whole ? dense - inner[l] * price(l) : price(l);
+        const LayerPrice& price = prices[l];
+        const bool whole = price.factored(inner[l] + 1) >= price.dense;
+        const double cost = whole ? price.dense - price.factored(inner[l]) : price.direction;
         if (used + cost > budget) continue;  // a smaller layer may still have room
         used += cost;
         inner[l] = whole ? 0 : inner[l] + 1;
@@ -183,58 +177,46 @@ std::vector<Index> allocate_ranks(const std::vector<std::pair<Index, Index>>& sh
 
 template <Real R>
 Network<R> compress(const Communicator& comm, Network<R>& network, const CompressOptions& options,
-                    std::vector<LayerPlan>& plan) {
+                    const std::vector<LayerStatistics>& statistics, std::vector<LayerPlan>& plan) {
     plan.clear();
-    std::vector<std::pair<Index, Index>> shapes;
-    std::vector<std::vector<double>> spectra;
-    std::vector<DenseMatrix<double>> weights;
-    std::vector<SmallSvd> svds;
-    Index total = 0;
-    for (const LayerSpec& layer : network.graph().layers) {
-        if (layer.kind != LayerKind::dense) continue;
-        const MatrixView<R> w = network.arena().matrix("layers/" + layer.name + "/weight");
-        weights.emplace_back(w.rows, w.cols);
-        copy_matrix<double, R>(w, weights.back().view());
-        svds.push_back(small_svd(std::as_const(weights.back()).view()));
-        shapes.emplace_back(w.rows, w.cols);
-        spectra.push_back(svds.back().s);
-        plan.push_back({.layer = layer.name, .out = w.rows, .in = w.cols});
-        total += w.rows * w.cols;
-    }
-    if (plan.empty()) throw input_error("the network has no dense layer to compress");
-    const std::vector<Index> inner = allocate_ranks(
-        shapes, spectra, static_cast<Index>(options.size * static_cast<double>(total)));
-
+    const auto all = factor_all(comm, network, options, statistics);
+    struct Place {
+        const FactoredStack* stack;
+        Range rows;
+    };
+    std::map<std::string, Place> places;
     Graph graph = network.graph();
-    std::vector<Pair> pairs(plan.size());
-    for (std::size_t l = 0; l < plan.size(); ++l) {
-        plan[l].inner = inner[l];
-        if (inner[l] == 0) continue;
-        switch (options.method) {
-            case CompressMethod::svd:
-                pairs[l] = by_svd(svds[l], inner[l]);
-                break;
-            case CompressMethod::als:
-                pairs[l] = by_als(comm, weights[l], inner[l], options);
-                break;
-            case CompressMethod::nmf:
-                pairs[l] = by_nmf(weights[l], inner[l], options);
-                break;
+    for (const FactoredStack& stack : all) {
+        Index first = 0;
+        for (const std::string& name : stack.shape.layers) {
+            auto& spec = *std::ranges::find(graph.layers, name, &LayerSpec::name);
+            const Range rows{first, first + spec.outputs};
+            first = rows.end;
+            plan.push_back({.layer = name,
+                            .out = spec.outputs,
+                            .in = stack.shape.in,
+                            .inner = stack.inner,
+                            .shares_v = rows.begin > 0});
+            if (stack.inner == 0) continue;
+            plan.back().relative_error =
+                relative_error(stack.matrix.w.view().row_block(rows),
+                               stack.pair.u.view().row_block(rows), stack.pair.v.view());
+            places.emplace(name, Place{&stack, rows});
+            spec.kind = LayerKind::factored;
+            spec.inner = stack.inner;
+            if (stack.shape.layers.size() > 1) spec.v = Origin::fixed;
         }
-        plan[l].relative_error = relative_error(weights[l], pairs[l]);
-        auto& spec = *std::ranges::find(graph.layers, plan[l].layer, &LayerSpec::name);
-        spec.kind = LayerKind::factored;
-        spec.inner = inner[l];
     }
     Network<R> result(graph);
     for (const ParameterTensor& tensor : network.arena().tensors()) {
-        const auto& layer = graph.layers[static_cast<std::size_t>(tensor.layer)];
-        const auto row = std::ranges::find(plan, layer.name, &LayerPlan::layer);
-        if (tensor.part == Part::weight && row != plan.end() && row->inner > 0) {
-            const Pair& pair = pairs[static_cast<std::size_t>(row - plan.begin())];
-            const std::string at = "layers/" + layer.name;
-            copy_matrix<R, double>(pair.u.view(), result.arena().matrix(at + "/u"));
-            copy_matrix<R, double>(pair.v.view(), result.arena().matrix(at + "/v"));
+        const auto& layer = graph.layers[at(tensor.layer)];
+        const auto place = places.find(layer.name);
+        if (tensor.part == Part::weight && place != places.end()) {
+            const auto& [stack, rows] = place->second;
+            const std::string path = "layers/" + layer.name;
+            copy_matrix<R, double>(stack->pair.u.view().row_block(rows),
+                                   result.arena().matrix(path + "/u"));
+            copy_matrix<R, double>(stack->pair.v.view(), result.arena().matrix(path + "/v"));
         } else {
             copy_matrix<R, R>(network.arena().matrix(tensor.path),
                               result.arena().matrix(tensor.path));
@@ -243,9 +225,29 @@ Network<R> compress(const Communicator& comm, Network<R>& network, const Compres
     return result;
 }
 
+template <Real R>
+void project_weights(const Communicator& comm, Network<R>& network,
+                     const CompressOptions& options) {
+    for (const FactoredStack& stack : factor_all(comm, network, options, {})) {
+        if (stack.inner == 0) continue;
+        DenseMatrix<double> product(stack.shape.out, stack.shape.in);
+        gemm<double>(Transpose::no, Transpose::yes, 1.0, stack.pair.u.view(), stack.pair.v.view(),
+                     0.0, product.view());
+        Index first = 0;
+        for (const std::string& name : stack.shape.layers) {
+            const MatrixView<R> w = network.arena().matrix("layers/" + name + "/weight");
+            copy_matrix<R, double>(std::as_const(product).view().row_block({first, first + w.rows}),
+                                   w);
+            first += w.rows;
+        }
+    }
+}
+
 template Network<float> compress(const Communicator&, Network<float>&, const CompressOptions&,
-                                 std::vector<LayerPlan>&);
+                                 const std::vector<LayerStatistics>&, std::vector<LayerPlan>&);
 template Network<double> compress(const Communicator&, Network<double>&, const CompressOptions&,
-                                  std::vector<LayerPlan>&);
+                                  const std::vector<LayerStatistics>&, std::vector<LayerPlan>&);
+template void project_weights(const Communicator&, Network<float>&, const CompressOptions&);
+template void project_weights(const Communicator&, Network<double>&, const CompressOptions&);
 
 }  // namespace rankfold

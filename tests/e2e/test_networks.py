@@ -126,6 +126,90 @@ class EqualBits(NetworkTest):
         self.assertEqual(len(digests), 1)
 
 
+class Compress(NetworkTest):
+    """Weight matrices as products of two: every method, budget and form."""
+
+    def setUp(self):
+        super().setUp()
+        self.write_rows("a", rows=240, cols=40)
+        self.run_program("mlp", "a.h5", "--hidden", "48,32", "--epochs", 4, "--batch", 32, "--out",
+                         "net.h5", ranks=2)
+
+    def compress(self, *options, epochs=2, ranks=2):
+        self.run_program("compress", "net.h5", "--data", "a.h5", "--validation", 0.2, "--batch",
+                         32, "--epochs", epochs, *options, "--out", "small.h5", "--report",
+                         "report.json", "--force", ranks=ranks)
+        return self.report()
+
+    def test_all_methods_in_one_table_with_equal_bits(self):
+        reports = [self.compress("--method", "svd,asvd,als,nmf", "--test", "a.h5", "--size", 0.5,
+                                 ranks=ranks) for ranks in (1, 2, 3)]
+        rows = reports[0]["result"]["rows"]
+        self.assertEqual([row["method"] for row in rows], ["before", "svd", "asvd", "als", "nmf"])
+        for row in rows[1:]:
+            self.assertLess(row["parameters"], 0.6 * rows[0]["parameters"])
+            self.assertIn("validation_accuracy", row["fine-tuned"])
+            self.assertIn("accuracy", row["truncated"])
+        best = max(rows[1:], key=lambda row: row["fine-tuned"]["validation_accuracy"])
+        self.assertEqual(reports[0]["result"]["method"], best["method"])
+        self.assertEqual({report["digest"] for report in reports}, {reports[0]["digest"]})
+        size = (self.folder / "small.h5").stat().st_size
+        written = next(row for row in rows if row["method"] == reports[0]["result"]["method"])
+        self.assertLess(written["megabytes"] * 1e6, size)
+
+    def test_the_least_size_that_loses_no_more_than_asked(self):
+        rows = self.compress("--max-loss", 30, epochs=0)["result"]["rows"]
+        lost = (rows[0]["before"]["validation_accuracy"] -
+                rows[1]["truncated"]["validation_accuracy"])
+        self.assertLessEqual(lost, 0.3 + 1e-9)
+        self.assertLess(rows[1]["parameters"], rows[0]["parameters"])
+
+    def test_stacked_layers_store_one_factor_and_count_it_once(self):
+        self.run_program("mlp", "a.h5", "--hidden", "40,40,40", "--epochs", 1, "--batch", 32,
+                         "--out", "net.h5", "--force")
+        rows = self.compress("--joint", "--size", 0.4)["result"]["rows"]
+        hidden = [layer for layer in rows[1]["layers"] if layer["inner"] > 0]
+        self.assertEqual(len({layer["inner"] for layer in hidden}), 1)
+        with h5py.File(self.folder / "small.h5") as file:
+            factors = [file[f"layers/{layer['layer']}/v"][:] for layer in hidden]
+        for factor in factors[1:]:
+            np.testing.assert_array_equal(factor, factors[0])
+
+    def test_a_budget_of_time(self):
+        rows = self.compress("--time", 0.9, epochs=0)["result"]["rows"]
+        self.assertLessEqual(rows[1]["parameters"], rows[0]["parameters"])
+
+    def test_training_in_factored_form_and_with_factorizations_between(self):
+        digests = set()
+        for ranks in (1, 3):
+            self.run_program("mlp", "a.h5", "--hidden", "48,32", "--factored", 5, "--factorize",
+                             "svd:0.5", "--every-epochs", 1, "--epochs", 3, "--batch", 32, "--out",
+                             "n.h5", "--report", "report.json", "--force", ranks=ranks, code=2)
+            self.run_program("mlp", "a.h5", "--hidden", "48,32", "--factorize", "svd:0.5",
+                             "--every-epochs", 1, "--epochs", 3, "--batch", 32, "--out", "n.h5",
+                             "--report", "report.json", "--force", ranks=ranks)
+            digests.add(self.report()["digest"])
+        self.assertEqual(len(digests), 1)
+        self.run_program("mlp", "a.h5", "--hidden", "48,32", "--factored", 5, "--epochs", 2,
+                         "--batch", 32, "--out", "n.h5", "--force")
+        with h5py.File(self.folder / "n.h5") as file:
+            self.assertEqual(file["layers/hidden1/u"].shape, (48, 5))
+            self.assertEqual(file["layers/hidden2/v"].shape, (48, 5))
+
+    def test_what_cannot_be_done(self):
+        for options, says in [(["--method", "svd,als"], "--validation"),
+                              (["--max-loss", 1], "--validation"),
+                              (["--size", 0.001], "larger"),
+                              (["--time", 0.5, "--max-loss", 1, "--validation", 0.2], "both")]:
+            with self.subTest(says):
+                self.assert_refused("compress", "net.h5", "--data", "a.h5", *options, "--out",
+                                    "small.h5", says=says, ranks=2)
+        self.assert_refused("mlp", "a.h5", "--factorize", "asvd:0.5", "--out", "n.h5",
+                            says="--factorize")
+        self.assert_refused("mlp", "a.h5", "--factorize", "svd:2", "--out", "n.h5",
+                            says="--factorize")
+
+
 class NeuMf(ProgramTest):
     def train(self, *options, ranks=2):
         self.run_program("hybrid", "a.h5", "--form", "neumf", "--factors", 4, "--embedding", 6,

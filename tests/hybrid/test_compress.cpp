@@ -37,7 +37,7 @@ TEST_F(Compress, AllMethodsKeepTheBudgetAndFindTheLowRankPart) {
     const double dense = 30 * 24 + 24 * 20 + 20 * 3;
     for (const auto method : {CompressMethod::svd, CompressMethod::als, CompressMethod::nmf}) {
         std::vector<LayerPlan> plan;
-        auto small = compress(comm, net, {.method = method, .size = 0.4, .sweeps = 60}, plan);
+        auto small = compress(comm, net, {.method = method, .size = 0.4, .sweeps = 60}, {}, plan);
         EXPECT_LE(weights(plan), 0.4 * dense);
         EXPECT_EQ(plan.size(), 3U);
         for (const auto& layer : plan) {
@@ -60,7 +60,7 @@ TEST_F(Compress, AllMethodsKeepTheBudgetAndFindTheLowRankPart) {
 TEST_F(Compress, FactoredLayersComputeAlmostTheSame) {
     auto net = network();
     std::vector<LayerPlan> plan;
-    auto small = compress(comm, net, {.size = 0.5}, plan);
+    auto small = compress(comm, net, {.size = 0.5}, {}, plan);
     const auto run = [](Network<double>& n) {
         n.prepare(5);
         Workspace<double> ws = n.workspace(5, Purpose::inference);
@@ -82,23 +82,183 @@ TEST_F(Compress, FactoredLayersComputeAlmostTheSame) {
 }
 
 TEST_F(Compress, AllocationSpendsTheBudgetWhereItExplainsMost) {
-    const std::vector<std::pair<Index, Index>> shapes{{100, 100}, {100, 100}, {4, 3}};
+    const std::vector<StackShape> shapes{{{"a"}, 100, 100}, {{"b"}, 100, 100}, {{"c"}, 4, 3}};
     const std::vector<std::vector<double>> spectra{{10, 1, 0.1, 0.01}, {10, 9, 8, 7}, {1, 1, 1}};
-    const auto inner = allocate_ranks(shapes, spectra, 5 * 200 + 12);
+    const auto prices = weight_prices(shapes);
+    const auto inner = allocate_ranks(prices, spectra, 5 * 200 + 12);
     EXPECT_EQ(inner, (std::vector<Index>{1, 4, 0}));  // 4 x 3 cannot get smaller: it stays dense
     const std::string message = expect_error(
-        Fault::input, [&] { static_cast<void>(allocate_ranks(shapes, spectra, 300)); });
-    EXPECT_NE(message.find("--size"), std::string::npos);
+        Fault::input, [&] { static_cast<void>(allocate_ranks(prices, spectra, 300)); });
+    EXPECT_NE(message.find("a larger one"), std::string::npos);
+}
+
+/// Samples of a classification whose inputs do not fill their space: a few directions carry most.
+struct SkewedSamples {
+    const Communicator& comm_;
+    [[nodiscard]] const Communicator& comm() const { return comm_; }
+    [[nodiscard]] Index samples() const { return 600; }
+    [[nodiscard]] Index blocks() const { return 4; }
+    void fill(MicroBatch<double>& batch) const {
+        const Philox random(5, Stream::weights);
+        batch.targets.labels.clear();
+        for (std::size_t s = 0; s < batch.samples.size(); ++s) {
+            const Index id = batch.samples[s];
+            auto x = batch.inputs[0].row(static_cast<Index>(s));
+            for (std::size_t j = 0; j < x.size(); ++j) {
+                x[j] = random.normal(id, static_cast<Index>(j)) * (j % 7 == 0 ? 3.0 : 0.1);
+            }
+            batch.targets.labels.push_back(x[0] > 0 ? 0 : x[7] > 0 ? 1 : 2);
+        }
+    }
+};
+
+TEST_F(Compress, TheActivationAwareSvdChangesOutputsLeast) {
+    Network<double> net(dense_chain(30, {}, 20, Activation::relu, 0.0));
+    net.initialize(3);
+    const SkewedSamples samples{comm};
+    const auto statistics = layer_statistics<double>(net, samples, Loss::classes, 600);
+    ASSERT_EQ(statistics.size(), 1U);
+    // Σ ‖(W − Ŵ) x‖² / samples = ⟨D C, D⟩ for D = W − Ŵ
+    const auto error = [&](CompressMethod method) {
+        std::vector<LayerPlan> plan;
+        auto small = compress(comm, net, {.method = method, .size = 0.4}, statistics, plan);
+        const auto w = net.arena().matrix("layers/output/weight");
+        const auto u = small.arena().matrix("layers/output/u");
+        const auto v = small.arena().matrix("layers/output/v");
+        double sum = 0.0;
+        for (Index o = 0; o < 20; ++o) {
+            std::vector<double> d(30);
+            for (Index j = 0; j < 30; ++j) {
+                d[static_cast<std::size_t>(j)] = w(o, j);
+                for (Index f = 0; f < u.cols; ++f)
+                    d[static_cast<std::size_t>(j)] -= u(o, f) * v(j, f);
+            }
+            for (Index i = 0; i < 30; ++i) {
+                for (Index j = 0; j < 30; ++j) {
+                    sum += d[static_cast<std::size_t>(i)] * statistics[0].moments(i, j) *
+                           d[static_cast<std::size_t>(j)];
+                }
+            }
+        }
+        return sum;
+    };
+    EXPECT_LT(error(CompressMethod::activation_svd), 0.5 * error(CompressMethod::svd));
+}
+
+TEST_F(Compress, StatisticsAreThoseOfASlowReference) {
+    auto net = network();
+    const SkewedSamples samples{comm};
+    const auto found = layer_statistics<double>(net, samples, Loss::classes, 600);
+    double worst = 0.0;
+    for (Index i = 0; i < 30; ++i) {
+        for (Index j = 0; j < 30; ++j) {
+            double mean = 0.0;
+            const Philox random(5, Stream::weights);
+            const auto x = [&](Index id, Index c) {
+                return random.normal(id, c) * (c % 7 == 0 ? 3.0 : 0.1);
+            };
+            for (Index id = 0; id < 600; ++id) mean += x(id, i) * x(id, j) / 600.0;
+            worst = std::max(worst, std::abs(mean - found[0].moments(i, j)));
+        }
+    }
+    EXPECT_LT(worst, 1e-10);
+    EXPECT_EQ(found.size(), 3U);
+    for (const auto& layer : found) {
+        for (const double square : layer.importance.data()) EXPECT_GE(square, 0.0);
+    }
+}
+
+TEST_F(Compress, ImportanceWeightedAlsHasNoGradientLeft) {
+    auto net = network();
+    const SkewedSamples samples{comm};
+    const auto statistics = layer_statistics<double>(net, samples, Loss::classes, 600);
+    std::vector<LayerPlan> plan;
+    auto small = compress(comm, net, {.method = CompressMethod::als, .size = 0.5, .sweeps = 200},
+                          statistics, plan);
+    // V minimises Σ c (W − U Vᵀ)² with U fixed, column by column: Σ_i c_ij (W − U Vᵀ)_ij u_if = 0
+    const auto w = net.arena().matrix("layers/hidden1/weight");
+    const auto u = small.arena().matrix("layers/hidden1/u");
+    const auto v = small.arena().matrix("layers/hidden1/v");
+    const auto& importance = statistics[0].importance;
+    double mean = 0.0;
+    for (const double x : importance.data()) mean += x / double(importance.data().size());
+    for (Index j = 0; j < w.cols; ++j) {
+        for (Index f = 0; f < u.cols; ++f) {
+            double gradient = 0.0;
+            double scale = 0.0;
+            for (Index i = 0; i < w.rows; ++i) {
+                double rest = w(i, j);
+                for (Index g = 0; g < u.cols; ++g) rest -= u(i, g) * v(j, g);
+                const double c = importance(i, j) / mean + 0.01;
+                gradient += c * rest * u(i, f);
+                scale += c * std::abs(w(i, j) * u(i, f));
+            }
+            EXPECT_NEAR(gradient, 0.0, 1e-5 * scale);
+        }
+    }
+}
+
+TEST_F(Compress, StackedLayersShareOneFactor) {
+    Graph graph = dense_chain(32, {32, 24}, 20, Activation::relu, 0.0);
+    Network<double> net(graph);
+    net.initialize(2);
+    std::vector<LayerPlan> plan;
+    auto small = compress(comm, net, {.size = 0.4, .joint = true}, {}, plan);
+    ASSERT_EQ(plan.size(), 3U);  // hidden1 and hidden2 read 32 numbers each
+    EXPECT_EQ(plan[0].inner, plan[1].inner);
+    EXPECT_FALSE(plan[0].shares_v);
+    EXPECT_TRUE(plan[1].shares_v);
+    EXPECT_LE(weights(plan), 0.4 * (32 * 32 + 24 * 32 + 24 * 20));
+    const auto first = small.arena().matrix("layers/hidden1/v");
+    const auto second = small.arena().matrix("layers/hidden2/v");
+    for (Index j = 0; j < 32; ++j) {
+        for (Index f = 0; f < first.cols; ++f) EXPECT_EQ(first(j, f), second(j, f));
+    }
+    // at full rank the stack is the layers themselves
+    auto whole =
+        compress(comm, net,
+                 {.size = 1.0,
+                  .joint = true,
+                  .prices = {{.dense = 100, .direction = 1}, {.dense = 100, .direction = 1}}},
+                 {}, plan);
+    for (const auto& layer : plan) {
+        if (layer.inner > 0) {
+            EXPECT_LT(layer.relative_error, 1e-12);
+        }
+    }
+}
+
+TEST_F(Compress, ProjectedWeightsAreThoseOfTheFactoredLayers) {
+    auto net = network();
+    auto copy = network();
+    std::vector<LayerPlan> plan;
+    auto small = compress(comm, net, {.size = 0.4}, {}, plan);
+    project_weights(comm, copy, {.size = 0.4});
+    const auto w = copy.arena().matrix("layers/hidden1/weight");
+    const auto u = small.arena().matrix("layers/hidden1/u");
+    const auto v = small.arena().matrix("layers/hidden1/v");
+    for (Index i = 0; i < w.rows; ++i) {
+        for (Index j = 0; j < w.cols; ++j) {
+            double product = 0.0;
+            for (Index f = 0; f < u.cols; ++f) product += u(i, f) * v(j, f);
+            EXPECT_NEAR(w(i, j), product, 1e-12);
+        }
+    }
 }
 
 TEST_F(Compress, GivesTheSameBitsOnAnyRanks) {
     Ledger alone_ledger;
     const Communicator alone(MPI_COMM_SELF, alone_ledger);
     auto net = network();
-    for (const auto method : {CompressMethod::svd, CompressMethod::als, CompressMethod::nmf}) {
+    const SkewedSamples by_one{alone};
+    const SkewedSamples by_many{comm};
+    const auto of_one = layer_statistics<double>(net, by_one, Loss::classes, 300);
+    const auto of_many = layer_statistics<double>(net, by_many, Loss::classes, 300);
+    for (const auto method : {CompressMethod::svd, CompressMethod::activation_svd,
+                              CompressMethod::als, CompressMethod::nmf}) {
         std::vector<LayerPlan> plan;
-        auto one = compress(alone, net, {.method = method, .size = 0.4}, plan);
-        auto many = compress(comm, net, {.method = method, .size = 0.4}, plan);
+        auto one = compress(alone, net, {.method = method, .size = 0.4}, of_one, plan);
+        auto many = compress(comm, net, {.method = method, .size = 0.4}, of_many, plan);
         EXPECT_EQ(digest(alone, one.arena().list()), digest(comm, many.arena().list()));
     }
 }

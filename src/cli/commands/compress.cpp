@@ -4,12 +4,13 @@
 #include <fmt/format.h>
 
 #include <rankfold/cli/loop.hpp>
-#include <rankfold/eval/ranking.hpp>
-#include <rankfold/hybrid/compress.hpp>
 #include <rankfold/nn/trainer.hpp>
 
+#include "compress_parts.hpp"
+#include "network_settings.hpp"
 #include "scoring.hpp"
 #include "training.hpp"
+#include "validation_part.hpp"
 
 namespace rankfold::cli {
 
@@ -19,64 +20,18 @@ struct CompressCommand {
     std::string network;
     std::string data;
     std::string test;
+    std::string validation;
     std::string out;
-    std::string method = "svd";
-    std::string schedule = "cosine";
+    std::vector<std::string> methods{"svd"};
+    std::optional<double> time;
+    std::optional<double> max_loss;
+    Index batch = 125;
+    Index calibration = 4096;
     CompressOptions compress;
-    Index micro_batches = 0;
-    TrainOptions train{.epochs = 5, .batch = 256, .optimizer = {.learning_rate = 5e-4}};
+    NetworkSettings settings{
+        .train = {.epochs = 5, .batch = 256, .optimizer = {.learning_rate = 5e-4}}};
     LoopOptions loop;
 };
-
-/// One line of the table.
-struct Stage {
-    std::string name;
-    Index parameters = 0;
-    double seconds = 0.0;  ///< per 1,000 samples, of the forward pass on one rank
-    std::optional<Estimate> metric;
-};
-
-/// Seconds of the forward pass for 1,000 samples, in micro-batches of 125; the median of 5.
-template <Real R>
-double forward_seconds(const Communicator& comm, Network<R>& network) {
-    constexpr Index rows = 125;
-    network.prepare(rows);
-    Workspace<R> ws = network.workspace(rows, Purpose::inference);
-    ws.rows = rows;
-    std::vector<double> seconds;
-    for (int repeat = 0; repeat < 6; ++repeat) {
-        const double start = monotonic_seconds();
-        for (int part = 0; part < 8; ++part) network.forward(ws);
-        seconds.push_back(monotonic_seconds() - start);
-    }
-    std::sort(seconds.begin() + 1, seconds.end());  // the first one warms up
-    return comm.all_reduce(seconds[3], Reduce::max);
-}
-
-std::string metric_name(Loss head) {
-    return head == Loss::classes ? "accuracy" : head == Loss::squared ? "rmse" : "hr@10";
-}
-
-/// The network's metric on the test matrix. @collective
-template <Real R>
-Estimate measure(Run& run, NetworkModel<R>& model, const MatrixData<R>& data,
-                 const MatrixData<R>& test) {
-    const auto phase = run.comm.ledger().phase("evaluate");
-    const Index threads = run.common.threads;
-    if (model.head == Loss::classes) {
-        const auto scorer = network_scorer(model, &test);
-        return classification_quality(confusion<R>(scorer, *test.labels, threads)).accuracy;
-    }
-    const auto scorer = network_scorer(model, &data);
-    const auto aligned = align(*test.sparse, scorer.layout(), scorer.cols(), {}, {});
-    if (model.head == Loss::squared) {
-        return rating_errors<R>(scorer, aligned.matrix, aligned.strangers, {}, threads).rmse;
-    }
-    const auto seen = align(*data.sparse, scorer.layout(), scorer.cols(), {}, {});
-    const std::vector<Metric> wanted{parse_metric("hr@10")};
-    return rank_quality<R>(scorer, {.test = aligned.matrix, .train = &seen.matrix}, wanted, threads)
-        .metrics.front();
-}
 
 template <Real R>
 class Compression {
@@ -88,148 +43,189 @@ public:
         if (o.data.empty()) {
             throw input_error("--data FILE is missing: the matrix that the network is trained on");
         }
-        model_ = load_network<R>(run, o.network);
-        if (model_->input == NetworkInput::indices) {
+        if (o.validation.empty() && (o.methods.size() > 1 || o.max_loss)) {
+            throw input_error(
+                "--validation is missing: it decides between several --method, and "
+                "how far --max-loss may go");
+        }
+        if (o.time && o.max_loss) throw input_error("give --time or --max-loss, not both");
+        dense_ = load_network<R>(run, o.network);
+        if (dense_->input == NetworkInput::indices) {
             throw input_error(o.network,
                               " reads indices of rows and columns; compress takes "
                               "networks of `rankfold mlp`");
         }
-        data_ = load_matrix<R>(run, o.data);
+        auto [train, validation] = split_validation(run, load_matrix<R>(run, o.data), o.validation);
+        data_ = std::move(train);
+        validation_ = std::move(validation);
         if (!o.test.empty()) test_ = load_matrix<R>(run, o.test);
         check(*data_, o.data);
         if (test_) check(*test_, o.test);
+        if (validation_) check(*validation_, o.validation);
+        for (const auto& name : o.methods) methods_.push_back(compress_method(name));
     }
 
     void run() {
-        note("before", *model_);
-        std::vector<LayerPlan> plan;
-        CompressOptions options = o_.compress;
-        options.method = o_.method == "svd"   ? CompressMethod::svd
-                         : o_.method == "als" ? CompressMethod::als
-                                              : CompressMethod::nmf;
-        options.seed = static_cast<std::uint64_t>(run_.common.seed);
-        {
-            const auto phase = run_.comm.ledger().phase("factorise weights");
-            model_ = std::make_shared<NetworkModel<R>>(
-                NetworkModel<R>{.head = model_->head,
-                                .input = model_->input,
-                                .scale = model_->scale,
-                                .col_scale = model_->col_scale,
-                                .class_names = model_->class_names,
-                                .network = compress(run_.comm, model_->network, options, plan),
-                                .factors = model_->factors,
-                                .ids = model_->ids,
-                                .history = {}});
-            attach_factors(*model_);
-        }
-        report_plan(plan);
-        note("truncated", *model_);
-        if (o_.train.epochs > 0) {
-            fine_tune();
-            note("fine-tuned", *model_);
-        }
-        report_stages();
+        CompressionRow before{.method = "before"};
+        measure_into(*dense_, before.truncated, before.validation_truncated);
+        before.figures = network_figures(run_.comm, dense_->network, {}, o_.batch);
+        rows_.push_back(std::move(before));
+        with_samples(*dense_, *data_, o_.settings.blocks(), [&](const auto& samples) {
+            statistics_ = layer_statistics(dense_->network, SamplesRef<R>(samples), dense_->head,
+                                           o_.calibration);
+        });
+        for (const CompressMethod method : methods_) try_method(method);
+        tell_rows(run_, rows_, metric_name(dense_->head));
         write();
     }
 
 private:
     void check(const MatrixData<R>& a, const std::string& file) const {
-        if (model_->head == Loss::classes ? !a.labels.has_value() : !a.sparse.has_value()) {
-            throw input_error(file, model_->head == Loss::classes
+        if (dense_->head == Loss::classes ? !a.labels.has_value() : !a.sparse.has_value()) {
+            throw input_error(file, dense_->head == Loss::classes
                                         ? " has no labels, which this network learns"
                                         : " is dense, but this network learns sparse entries");
         }
     }
 
-    void note(const std::string& name, NetworkModel<R>& model) {
-        Stage stage{.name = name, .metric = {}};
-        for (const auto& tensor : model.network.arena().tensors()) {
-            stage.parameters += tensor.size();
+    void measure_into(NetworkModel<R>& model, std::optional<Estimate>& test,
+                      std::optional<double>& validation) {
+        if (test_) test = measure_network(run_, model, *data_, *test_);
+        if (validation_) validation = validation_metric(model);
+    }
+    double validation_metric(NetworkModel<R>& model) {
+        return measure_network(run_, model, *data_, *validation_).value;
+    }
+
+    /// True if a is the better metric.
+    [[nodiscard]] bool better(double a, double b) const {
+        return greater_is_better(dense_->head) ? a > b : a < b;
+    }
+
+    NetworkModel<R> truncated(const CompressOptions& options, std::vector<LayerPlan>& plan) {
+        const auto phase = run_.comm.ledger().phase("factorise weights");
+        NetworkModel<R> model{
+            .head = dense_->head,
+            .input = dense_->input,
+            .scale = dense_->scale,
+            .col_scale = dense_->col_scale,
+            .class_names = dense_->class_names,
+            .network = compress(run_.comm, dense_->network, options, statistics_, plan),
+            .factors = dense_->factors,
+            .ids = dense_->ids,
+            .history = {},
+            .standard = dense_->standard};
+        attach_factors(model);
+        return model;
+    }
+
+    CompressOptions options_for(CompressMethod method) {
+        CompressOptions options = o_.compress;
+        options.method = method;
+        options.seed = static_cast<std::uint64_t>(run_.common.seed);
+        if (o_.time) {
+            options.prices =
+                time_prices<R>(run_.comm, stacks(dense_->network.graph(), options.joint), o_.batch);
+            options.size = *o_.time;
         }
-        stage.seconds = forward_seconds(run_.comm, model.network);
-        if (test_) stage.metric = measure(run_, model, *data_, *test_);
-        stages_.push_back(std::move(stage));
+        if (o_.max_loss) options.size = least_size(options);
+        return options;
     }
 
-    void fine_tune() {
-        TrainOptions train = o_.train;
-        train.optimizer.schedule = o_.schedule == "cosine" ? Schedule::cosine : Schedule::constant;
-        train.seed = static_cast<std::uint64_t>(run_.common.seed);
-        train.threads = run_.common.threads;
-        const Index blocks =
-            o_.micro_batches > 0 ? o_.micro_batches : default_micro_batches(train.batch);
-        const auto network = load_digest();
-        with_samples(*model_, *data_, blocks, [&](const auto& samples) {
-            Trainer<R> trainer(model_->network, SamplesRef<R>(samples), model_->head, train);
-            trainer.run(
-                steer(run_, o_.loop, {{"network", network}, {"data", digest_text(data_->digest)}}));
-        });
-        model_->history = run_.history;
-    }
-
-    /// Digest of the truncated network, by which a checkpoint knows its job. @collective
-    std::string load_digest() { return digest_text(digest(run_.comm, model_->tensors())); }
-
-    void report_plan(const std::vector<LayerPlan>& plan) {
-        run_.say(fmt::format("{:<12} {:>12} {:>6} {:>10} {:>10} {:>10}", "layer", "shape", "inner",
-                             "weights", "of dense", "error"));
-        auto list = nlohmann::ordered_json::array();
-        for (const auto& l : plan) {
-            run_.say(fmt::format(
-                "{:<12} {:>12} {:>6} {:>10} {:>9.1f}% {:>10.4f}", l.layer,
-                fmt::format("{} x {}", l.out, l.in),
-                l.inner == 0 ? "dense" : std::to_string(l.inner), l.weights(),
-                100.0 * static_cast<double>(l.weights()) / static_cast<double>(l.out * l.in),
-                l.relative_error));
-            list.push_back({{"layer", l.layer},
-                            {"out", l.out},
-                            {"in", l.in},
-                            {"inner", l.inner},
-                            {"weights", l.weights()},
-                            {"relative_error", l.relative_error}});
+    /// The least share of the weights with which the truncated network loses no more than
+    /// --max-loss, to 1 %, by bisection.
+    double least_size(CompressOptions options) {
+        double enough = 1.0;
+        double too_little = 0.0;
+        while (enough - too_little > 0.01) {
+            options.size = 0.5 * (enough + too_little);
+            (loses_little(options) ? enough : too_little) = options.size;
         }
-        run_.result["layers"] = list;
+        return enough;
     }
 
-    void report_stages() {
-        const std::string metric = metric_name(model_->head);
-        run_.say(fmt::format("\n{:<12} {:>10} {:>16} {:>18}", o_.method, "parameters",
-                             "ms/1000 samples", test_ ? metric : ""));
-        for (const auto& stage : stages_) {
-            run_.say(fmt::format("{:<12} {:>10} {:>16.3f} {:>18}", stage.name, stage.parameters,
-                                 1e3 * stage.seconds,
-                                 stage.metric ? fmt::format("{:.4f} ±{:.4f}", stage.metric->value,
-                                                            stage.metric->standard_error)
-                                              : ""));
-            auto& result = run_.result[stage.name];
-            result["parameters"] = stage.parameters;
-            result["seconds_per_1000_samples"] = stage.seconds;
-            if (stage.metric) {
-                result[metric] = stage.metric->value;
-                result[metric + "_se"] = stage.metric->standard_error;
+    bool loses_little(const CompressOptions& options) {
+        std::vector<LayerPlan> plan;
+        std::optional<NetworkModel<R>> model;
+        try {
+            model = truncated(options, plan);
+        } catch (const Error& error) {
+            if (error.fault() != Fault::input) throw;  // else: less than the layers can have
+            return false;
+        }
+        const double lost = validation_metric(*model) - *rows_.front().validation_truncated;
+        return (greater_is_better(dense_->head) ? -lost : lost) <= 0.01 * *o_.max_loss;
+    }
+
+    void try_method(CompressMethod method) {
+        CompressionRow row{.method = method_name(method)};
+        const CompressOptions options = options_for(method);
+        auto model = std::make_shared<NetworkModel<R>>(truncated(options, row.plan));
+        row.figures = network_figures(run_.comm, model->network, row.plan, o_.batch);
+        tell_plan(run_, row);
+        measure_into(*model, row.truncated, row.validation_truncated);
+        if (o_.settings.train.epochs > 0) {
+            fine_tune(*model, row.method);
+            measure_into(*model, row.tuned, row.validation_tuned);
+        }
+        const auto last = row.validation_tuned ? row.validation_tuned : row.validation_truncated;
+        if (!best_ || better(*last, best_metric_)) {
+            best_ = model;
+            best_metric_ = last.value_or(0.0);
+            run_.result["method"] = row.method;
+        }
+        rows_.push_back(std::move(row));
+    }
+
+    void fine_tune(NetworkModel<R>& model, const std::string& method) {
+        const auto network = digest_text(digest(run_.comm, model.tensors()));
+        LoopOptions loop = o_.loop;
+        if (methods_.size() > 1 && !loop.checkpoint.empty()) loop.checkpoint += "/" + method;
+        run_.history = {};
+        with_samples(model, *data_, o_.settings.blocks(), [&](const auto& samples) {
+            Trainer<R> trainer(model.network, SamplesRef<R>(samples), model.head,
+                               o_.settings.resolved(run_.common));
+            Steering steering =
+                steer(run_, loop, {{"network", network}, {"data", digest_text(data_->digest)}});
+            if (!validation_) {
+                trainer.run(steering);
+                return;
             }
-        }
+            NetworkStop<R> stop(run_, model.network,
+                                {.name = "validation_" + metric_name(model.head),
+                                 .greater_is_better = greater_is_better(model.head),
+                                 .value = [&] { return validation_metric(model); }},
+                                o_.settings.patience);
+            trainer.run(stop.around(std::move(steering)));
+            stop.finish();
+        });
+        model.history = run_.history;
     }
 
     void write() {
         {
             const auto phase = run_.comm.ledger().phase("write");
-            write_network(run_.comm, o_.out, *model_,
+            write_network(run_.comm, o_.out, *best_,
                           {.command = "compress",
                            .options = run_.options.dump(),
                            .input_digest = digest_text(data_->digest)});
         }
-        run_.digest = load_digest();
+        run_.digest = digest_text(digest(run_.comm, best_->tensors()));
         run_.say("wrote " + o_.out);
-        run_.handover.leave(o_.out, model_);
+        run_.handover.leave(o_.out, best_);
     }
 
     Run& run_;
     const CompressCommand& o_;
-    std::shared_ptr<NetworkModel<R>> model_;
+    std::vector<CompressMethod> methods_;
+    std::shared_ptr<NetworkModel<R>> dense_;
     std::shared_ptr<const MatrixData<R>> data_;
+    std::shared_ptr<const MatrixData<R>> validation_;
     std::shared_ptr<const MatrixData<R>> test_;
-    std::vector<Stage> stages_;
+    std::vector<LayerStatistics> statistics_;
+    std::vector<CompressionRow> rows_;
+    std::shared_ptr<NetworkModel<R>> best_;
+    double best_metric_ = 0.0;
 };
 
 template <Real R>
@@ -244,27 +240,39 @@ Action declare_compress(Options& options) {
     auto o = std::make_shared<CompressCommand>();
     options.positional("network", o->network, "Network file, of `rankfold mlp`");
     options.add("data", o->data, "Matrix that it is trained on");
+    options.add("validation", o->validation,
+                "Matrix file, or a share of the data, that decides between methods, sizes and "
+                "epochs");
     options.add("test", o->test, "Matrix on which the metric before and after is measured");
-    options.add("out", o->out, "Network file to write");
-    options.add("method", o->method, "How a weight matrix becomes U Vᵀ",
-                Accept::one_of({"svd", "als", "nmf"}));
+    options.add("out", o->out, "Network file to write: with several methods, the best of them");
+    options.add("method", o->methods,
+                "How a weight matrix becomes U Vᵀ: svd, asvd (by the inputs that reach the layer), "
+                "als (by how much the loss depends on each weight), nmf; or several of them",
+                Accept::one_of({"svd", "asvd", "als", "nmf"}));
     options.add("size", o->compress.size, "Weights after, as a share of those before",
                 Accept{.least = 0, .most = 1, .exclusive_least = true});
+    options.add("time", o->time,
+                "Instead of --size: measured time of the layers' products, as a share of before",
+                Accept{.least = 0, .most = 1, .exclusive_least = true});
+    options.add("max-loss", o->max_loss,
+                "Instead of --size: the least size that loses so many points (hundredths) of the "
+                "metric on the validation part before it is trained on",
+                Accept::at_least(0));
+    options.add("joint", o->compress.joint,
+                "Layers of equal input width are stacked and share V, which is not trained on");
+    options.add("deployment-batch", o->batch, "Samples that are computed together when timed",
+                Accept::at_least(1));
+    options.add("calibration", o->calibration,
+                "Samples of the data by which asvd and als see what matters", Accept::at_least(1));
     options.add("sweeps", o->compress.sweeps, "Of als and nmf", Accept::at_least(1));
-    options.add("epochs", o->train.epochs, "Of training in factored form; 0 for none",
-                Accept::at_least(0));
-    options.add("batch", o->train.batch, "Samples of a global batch", Accept::at_least(1));
-    options.add("micro-batches", o->micro_batches, "Blocks of a batch; 0 for the default",
-                Accept::at_least(0));
-    options.add("learning-rate", o->train.optimizer.learning_rate, "At the start (Adam)",
-                Accept::above(0));
-    options.add("schedule", o->schedule, "Of the learning rate: cosine falls to 0 at the end",
-                Accept::one_of({"cosine", "constant"}));
+    o->settings.declare(options, 0);
     o->loop.declare(options);
     options.examples(
         "rankfold compress network.h5 --data train.h5 --test test.h5 --size 0.25 --out small.h5\n"
-        "rankfold compress network.h5 --data train.h5 --method als --epochs 0 --out small.h5\n"
-        "mpirun -n 4 rankfold compress network.h5 --data train.h5 --size 0.1 --out small.h5");
+        "rankfold compress network.h5 --data train.h5 --validation 0.1 --max-loss 1 --out "
+        "small.h5\n"
+        "mpirun -n 4 rankfold compress network.h5 --data train.h5 --validation 0.1 "
+        "--method svd,asvd,als,nmf --out small.h5");
     return [o](Run& run) {
         run.common.precision == "float" ? run_compress<float>(run, *o)
                                         : run_compress<double>(run, *o);

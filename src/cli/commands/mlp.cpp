@@ -8,13 +8,13 @@
 #include <rankfold/cli/loop.hpp>
 #include <rankfold/cli/network_file.hpp>
 #include <rankfold/data/text_reader.hpp>
-#include <rankfold/eval/split.hpp>
+#include <rankfold/hybrid/compress.hpp>
 #include <rankfold/nn/sample_quality.hpp>
 
-#include "early_stop.hpp"
 #include "network_settings.hpp"
 #include "scoring.hpp"
 #include "training.hpp"
+#include "validation_part.hpp"
 
 namespace rankfold::cli {
 
@@ -35,6 +35,9 @@ struct MlpCommand {
     std::string standardise = "none";
     std::string class_weights = "none";
     double dropout = 0.1;
+    Index factored = 0;
+    std::string factorize;
+    Index every_epochs = 2;
     NetworkSettings settings{.train = {.epochs = 12, .batch = 256, .optimizer = {}}};
     LoopOptions loop;
 };
@@ -60,58 +63,13 @@ Index class_count(const MatrixData<R>& a) {
     return a.comm().all_reduce(most, Reduce::max) + 1;
 }
 
-/// The rows chosen of a matrix with all that belongs to them; they are named by position.
-template <Real R>
-std::shared_ptr<const MatrixData<R>> rows_of(const MatrixData<R>& whole,
-                                             std::span<const Index> rows) {
-    auto part = std::make_shared<MatrixData<R>>();
-    part->dense = select_rows<R>(*whole.dense, rows);
-    if (whole.labels) {
-        part->labels = redistribute(select_rows<Index>(*whole.labels, rows), part->dense->layout());
-    }
-    part->class_names = whole.class_names;
-    part->file = whole.file;
-    part->digest = whole.digest;
-    return part;
-}
-
-/// The validation part: a file, or a share of the entries (of a dense matrix: of the rows) that the
-/// training part loses. @collective
-template <Real R>
-void open_validation(Run& run, const MlpCommand& o, MlpProblem<R>& p) {
-    const auto share = validation_share(o.validation);
-    if (!share) {
-        p.validation = load_matrix<R>(run, o.validation);
-        if (p.validation->cols() != p.matrix->cols()) {
-            throw input_error(o.validation, " has ", p.validation->cols(), " columns, but ",
-                              o.matrix, " has ", p.matrix->cols());
-        }
-        return;
-    }
-    const std::shared_ptr<const MatrixData<R>> kept = p.matrix;
-    const MatrixData<R>& whole = *kept;
-    const SplitRule rule{.validation = *share, .seed = static_cast<std::uint64_t>(run.common.seed)};
-    if (whole.sparse) {
-        if (whole.labels) {
-            throw input_error("--validation ", o.validation, " takes rows of a dense matrix, and ",
-                              o.matrix, " is sparse; give a validation file");
-        }
-        SplitParts<R> parts = split_entries(*whole.sparse, rule);
-        p.matrix = with_entries(whole, std::move(parts.train));
-        p.validation = with_entries(whole, std::move(*parts.validation));
-        return;
-    }
-    const RowParts parts = split_rows(whole.layout().rank_rows(run.comm.rank()), rule);
-    p.validation = rows_of(whole, parts.validation);
-    p.matrix = rows_of(whole, parts.train);
-}
-
 template <Real R>
 MlpProblem<R> open_problem(Run& run, const MlpCommand& o) {
     const auto phase = run.comm.ledger().phase("read");
     MlpProblem<R> p;
-    p.matrix = load_matrix<R>(run, o.matrix);
-    if (!o.validation.empty()) open_validation(run, o, p);
+    auto [train, validation] = split_validation(run, load_matrix<R>(run, o.matrix), o.validation);
+    p.matrix = std::move(train);
+    p.validation = std::move(validation);
     const MatrixData<R>& a = *p.matrix;
     p.head = loss_of(o.head.value_or(a.labels ? "classes" : "columns"), o.loss.value_or(""));
     const bool own_rows = p.head == Loss::classes && o.factors_file.empty();
@@ -197,6 +155,33 @@ InputMeasure measure_input(const MlpProblem<R>& p) {
     return measure;
 }
 
+/// The graph with those layers factored that get smaller by it.
+Graph with_factored_layers(Graph graph, Index inner) {
+    for (LayerSpec& layer : graph.layers) {
+        if (layer.kind != LayerKind::dense) continue;
+        const Index in = graph.width(layer.inputs.front());
+        if (inner * (in + layer.outputs) >= in * layer.outputs) continue;
+        layer.kind = LayerKind::factored;
+        layer.inner = inner;
+    }
+    return graph;
+}
+
+/// What "svd:0.25" asks for.
+CompressOptions factorize_options(const Run& run, const std::string& text) {
+    const auto colon = text.find(':');
+    CompressOptions options{.method = compress_method(text.substr(0, colon)),
+                            .seed = static_cast<std::uint64_t>(run.common.seed)};
+    if (options.method == CompressMethod::activation_svd) {
+        throw input_error("--factorize ", text, ": take svd, als or nmf");
+    }
+    if (colon != std::string::npos && (!parse_number(text.substr(colon + 1), options.size) ||
+                                       options.size <= 0.0 || options.size > 1.0)) {
+        throw input_error("--factorize ", text, ": after the colon comes a share, as svd:0.25");
+    }
+    return options;
+}
+
 /// The untrained network for inputs of this width.
 template <Real R>
 NetworkModel<R> new_network(Run& run, const MlpCommand& o, const MlpProblem<R>& p, Index width) {
@@ -208,6 +193,7 @@ NetworkModel<R> new_network(Run& run, const MlpCommand& o, const MlpProblem<R>& 
                                                     : a.cols();
     Graph graph = dense_chain(width, hidden, outputs, activation_of(o.activation), o.dropout);
     if (o.layer_norm) graph = with_layer_norms(graph);
+    if (o.factored > 0) graph = with_factored_layers(std::move(graph), o.factored);
     if (p.input == NetworkInput::reconstruction) {
         LayerSpec& first = graph.layers.front();
         first.kind = LayerKind::factored;
@@ -273,6 +259,23 @@ typename NetworkStop<R>::Measure measure_on(SamplesRef<R> samples, const MlpProb
             }};
 }
 
+/// `inner`, but before it, every so many epochs and not after the last, the weights are factorised
+/// and put back.
+template <Real R>
+Steering projecting(Run& run, const MlpCommand& o, Network<R>& network, Steering inner) {
+    if (o.factorize.empty()) return inner;
+    const CompressOptions options = factorize_options(run, o.factorize);
+    return {.restore = inner.restore,
+            .after = [&run, &network, options, every = o.every_epochs, after = inner.after](
+                         const Progress& progress, const TensorList& state) {
+                if (progress.step % every == 0 && progress.step < progress.steps) {
+                    const auto phase = run.comm.ledger().phase("factorise weights");
+                    project_weights(run.comm, network, options);
+                }
+                return after(progress, state);
+            }};
+}
+
 /// Trains, with the best parameters kept if there is something to measure them by.
 template <Real R>
 void train(Run& run, const MlpCommand& o, const MlpProblem<R>& p, NetworkModel<R>& model,
@@ -294,14 +297,14 @@ void train(Run& run, const MlpCommand& o, const MlpProblem<R>& p, NetworkModel<R
     run.result["steps_per_epoch"] = trainer.steps_per_epoch();
     Steering steering = steer(run, o.loop, std::move(inputs));
     if (!p.validation) {
-        trainer.run(steering);
+        trainer.run(projecting(run, o, model.network, std::move(steering)));
         return;
     }
     with_samples(model, *p.validation, p.blocks, [&](const auto& measured) {
         NetworkStop<R> stop(run, model.network,
                             measure_on<R>(SamplesRef<R>(measured), p, model, run.common.threads),
                             o.settings.patience);
-        trainer.run(stop.around(std::move(steering)));
+        trainer.run(projecting(run, o, model.network, stop.around(std::move(steering))));
         stop.finish();
     });
 }
@@ -380,6 +383,10 @@ void run_mlp(Run& run, const MlpCommand& o) {
     if (o.settings.patience > 0 && o.validation.empty()) {
         throw input_error("--patience needs --validation");
     }
+    if (!o.factorize.empty()) {
+        static_cast<void>(factorize_options(run, o.factorize));
+        if (o.factored > 0) throw input_error("give --factored or --factorize, not both");
+    }
     const MlpProblem<R> p = open_problem<R>(run, o);
     if (p.factors) check_columns(p, o.factors_file);
     if (run.common.dry_run) return;
@@ -446,6 +453,15 @@ Action declare_mlp(Options& options) {
     options.add("layer-norm", o->layer_norm, "A layer norm before each activation");
     options.add("dropout", o->dropout, "Share of hidden units dropped in training",
                 Accept::between(0, 0.99));
+    options.add("factored", o->factored,
+                "Weights as U Vᵀ with so many columns from the start, where that makes a layer "
+                "smaller; 0: dense",
+                Accept::at_least(0));
+    options.add("factorize", o->factorize,
+                "METHOD:SHARE, as svd:0.25: every --every-epochs the weights are replaced by the "
+                "product of factors of this size (svd, als, nmf), and trained on");
+    options.add("every-epochs", o->every_epochs, "Epochs between two such factorizations",
+                Accept::at_least(1));
     options.add("standardise", o->standardise,
                 "columns: every input has mean 0 and deviation 1 over the training rows; none: the "
                 "largest value becomes 1",

@@ -1,15 +1,17 @@
 #include "network_settings.hpp"
 
 #include <algorithm>
+#include <cmath>
 #include <limits>
 
 #include <fmt/format.h>
 
 namespace rankfold::cli {
 
-void NetworkSettings::declare(Options& options) {
+void NetworkSettings::declare(Options& options, Index least_epochs) {
     OptimizerOptions& o = train.optimizer;
-    options.add("epochs", train.epochs, "Passes over the samples", Accept::at_least(1));
+    options.add("epochs", train.epochs, "Passes over the samples",
+                Accept::at_least(static_cast<double>(least_epochs)));
     options.add("batch", train.batch, "Samples of a global batch", Accept::at_least(1));
     options.add("micro-batches", micro_batches,
                 "Blocks that a batch is cut into, whatever the number of ranks; 0: the largest "
@@ -82,13 +84,21 @@ NetworkStop<R>::NetworkStop(Run& run, Network<R>& network, Measure measure, Inde
     best_.assign(values.begin(), values.end());
 }
 
-/// The number of the best epoch, from 1; the first of equal ones. 0 before any.
+/// The number of the best epoch, from 1; the first of equal ones. 0: the start.
 template <Real R>
 Index NetworkStop<R>::best_step() const {
-    if (values_.empty()) return 0;
     const auto best = measure_.greater_is_better ? std::ranges::max_element(values_)
                                                  : std::ranges::min_element(values_);
-    return best - values_.begin() + 1;
+    if (best == values_.end()) return 0;
+    const bool better =
+        !std::isfinite(start_) || (measure_.greater_is_better ? *best > start_ : *best < start_);
+    return better ? best - values_.begin() + 1 : 0;
+}
+
+template <Real R>
+double NetworkStop<R>::measured() {
+    const auto phase = run_.comm.ledger().phase("validation");
+    return measure_.value();
 }
 
 template <Real R>
@@ -101,6 +111,7 @@ template <Real R>
 TensorList NetworkStop<R>::extended(const TensorList& state) {
     TensorList list = state;
     list.add_replicated("best/parameters", {std::ssize(best_)}, std::span<R>(best_));
+    list.scalars["best/start"] = start_;
     return list;
 }
 
@@ -108,6 +119,8 @@ template <Real R>
 Index NetworkStop<R>::restore(TensorList& state) {
     TensorList list = extended(state);
     const Index steps = inner_.restore(list);
+    start_ = steps > 0 ? list.scalars.at("best/start") : measured();
+    list.scalars.erase("best/start");
     state.scalars = list.scalars;
     const History& history = run_.history;
     const auto column = std::ranges::find(history.columns, measure_.name);
@@ -122,10 +135,7 @@ Index NetworkStop<R>::restore(TensorList& state) {
 
 template <Real R>
 Verdict NetworkStop<R>::after(Progress progress, const TensorList& state) {
-    {
-        const auto phase = run_.comm.ledger().phase("validation");
-        values_.push_back(measure_.value());
-    }
+    values_.push_back(measured());
     progress.values.emplace_back(measure_.name, values_.back());
     if (measure_.others) {
         for (const auto& value : measure_.others()) progress.values.push_back(value);
@@ -149,11 +159,12 @@ template <Real R>
 void NetworkStop<R>::finish() {
     if (values_.empty()) return;
     std::ranges::copy(best_, network_.arena().values().begin());
-    const double best = values_[static_cast<std::size_t>(best_step()) - 1];
-    run_.result["validation"] = {
-        {"metric", measure_.name}, {"value", best}, {"best_epoch", best_step()}};
-    run_.say(fmt::format("kept the parameters of epoch {} of {}: {} {:.4f}", best_step(),
-                         values_.size(), measure_.name, best));
+    const Index step = best_step();
+    const double best = step > 0 ? values_[static_cast<std::size_t>(step) - 1] : start_;
+    run_.result["validation"] = {{"metric", measure_.name}, {"value", best}, {"best_epoch", step}};
+    run_.say(fmt::format("kept the parameters of {} of {}: {} {:.4f}",
+                         step > 0 ? fmt::format("epoch {}", step) : "the start", values_.size(),
+                         measure_.name, best));
 }
 
 template class NetworkStop<float>;

@@ -20,7 +20,7 @@ struct NetworkSettings {
     Index micro_batches = 0;
     Index patience = 0;
 
-    void declare(Options& options);
+    void declare(Options& options, Index least_epochs = 1);
 
     /// With what the common options add.
     [[nodiscard]] TrainOptions resolved(const CommonOptions& common) const;
@@ -29,8 +29,8 @@ struct NetworkSettings {
     void warn_of_idle_ranks(const Run& run) const;
 };
 
-/// Measures a network after every epoch, keeps the best parameters, and stops when nothing has
-/// become better for `patience` epochs (0: never).
+/// Measures a network at the start and after every epoch, keeps the best parameters (those of the
+/// start may be), and stops when nothing has become better for `patience` epochs (0: never).
 ///
 /// The state that the inner steering sees holds the best parameters too, so a run that goes on from
 /// a checkpoint ends like one that never stopped.
@@ -55,6 +55,7 @@ public:
     void finish();
 
 private:
+    [[nodiscard]] double measured();
     [[nodiscard]] Index best_step() const;
     [[nodiscard]] bool enough() const;
     [[nodiscard]] TensorList extended(const TensorList& state);
@@ -66,6 +67,7 @@ private:
     Measure measure_;
     Index patience_;
     AlignedVector<R> best_;
+    double start_ = 0.0;  // the value before the first epoch
     std::vector<double> values_;
     Steering inner_;
 };

@@ -1,0 +1,30 @@
+// What flows through a network's layers, and how much its loss depends on each weight.
+#pragma once
+
+#include <vector>
+
+#include <rankfold/nn/network.hpp>
+#include <rankfold/nn/samples.hpp>
+
+namespace rankfold {
+
+/// Of one dense layer z = W x + b, over calibration samples.
+struct LayerStatistics {
+    std::string layer;
+    DenseMatrix<double> moments;     ///< in x in: mean of x xᵀ, without centring
+    DenseMatrix<double> importance;  ///< out x in: mean over micro-batches of (∂ loss / ∂ W)²
+};
+
+/// The statistics of every dense layer, in the order of the graph, over the first samples of every
+/// block, `samples` in all. `importance` is what Adam's second moment tends to while the weights
+/// stand still: the diagonal of the empirical Fisher matrix.
+///
+/// @param samples  at most; calibration
+/// @collective over source.comm(); the same bits on any number of ranks
+/// @cost three forward passes, and in² + out·in doubles a layer and block of this rank
+template <Real R>
+[[nodiscard]] std::vector<LayerStatistics> layer_statistics(Network<R>& network,
+                                                            SamplesRef<R> source, Loss loss,
+                                                            Index samples);
+
+}  // namespace rankfold

@@ -1,0 +1,68 @@
+// What `rankfold compress` measures of networks, and how it tells.
+#pragma once
+
+#include <optional>
+#include <vector>
+
+#include <rankfold/cli/network_file.hpp>
+#include <rankfold/eval/ranking.hpp>
+#include <rankfold/hybrid/compress.hpp>
+
+namespace rankfold::cli {
+
+/// Seconds of the forward pass for 1,000 samples in batches of `batch`: the median of 5. The
+/// slowest rank's. @collective
+template <Real R>
+[[nodiscard]] double forward_seconds(const Communicator& comm, Network<R>& network, Index batch);
+
+/// What each stack costs in seconds for 1,000 samples: dense, and by measurements of two sizes
+/// factored. One that is not faster factored costs the same. The same on all ranks. @collective
+template <Real R>
+[[nodiscard]] std::vector<LayerPrice> time_prices(const Communicator& comm,
+                                                  const std::vector<StackShape>& stacks,
+                                                  Index batch);
+
+/// accuracy, rmse or hr@10.
+[[nodiscard]] std::string metric_name(Loss head);
+/// Whether a greater metric is better.
+[[nodiscard]] inline bool greater_is_better(Loss head) {
+    return head != Loss::squared;
+}
+
+/// The network's metric on a matrix. @collective
+/// @param data  what its rows are known by, if it ranks columns
+template <Real R>
+[[nodiscard]] Estimate measure_network(Run& run, NetworkModel<R>& model, const MatrixData<R>& data,
+                                       const MatrixData<R>& test);
+
+/// A network's size and speed.
+struct NetworkFigures {
+    Index parameters = 0;    ///< numbers; a shared V counts once
+    double flops = 0.0;      ///< of a sample's forward pass
+    double seconds = 0.0;    ///< of the forward pass for 1,000 samples, on one rank
+    double megabytes = 0.0;  ///< of its numbers in a file
+};
+
+/// One line of the table: what a method makes of a network. The first line is the network itself.
+struct CompressionRow {
+    std::string method;
+    std::vector<LayerPlan> plan{};
+    NetworkFigures figures{};
+    std::optional<Estimate> truncated{};  ///< on the test matrix
+    std::optional<Estimate> tuned{};
+    std::optional<double> validation_truncated{};
+    std::optional<double> validation_tuned{};
+};
+
+/// @collective
+template <Real R>
+[[nodiscard]] NetworkFigures network_figures(const Communicator& comm, Network<R>& network,
+                                             const std::vector<LayerPlan>& plan, Index batch);
+
+/// Prints what became of every layer.
+void tell_plan(Run& run, const CompressionRow& row);
+
+/// Prints the table of all methods, and puts it in the report.
+void tell_rows(Run& run, const std::vector<CompressionRow>& rows, const std::string& metric);
+
+}  // namespace rankfold::cli

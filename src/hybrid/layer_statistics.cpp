@@ -1,0 +1,185 @@
+#include <rankfold/hybrid/layer_statistics.hpp>
+
+#include <algorithm>
+#include <numeric>
+
+#include <rankfold/comm/reproducible_sum.hpp>
+#include <rankfold/core/subscript.hpp>
+#include <rankfold/linalg/blas.hpp>
+
+namespace rankfold {
+
+namespace {
+
+constexpr Index tile = 128;  // samples of a micro-batch
+
+/// Sums of one dense layer over the tiles of one block.
+struct LayerSums {
+    Index place = 0;   // of the layer
+    Index source = 0;  // of its input: an input of the network if < 0, −1 − place; else a layer
+    Index out = 0, in = 0;
+    const ParameterTensor* weight = nullptr;
+    std::vector<double> sums;  // in·in of x xᵀ (upper triangle), then out·in of squared gradients
+
+    [[nodiscard]] MatrixView<double> moments() { return {sums.data(), in, in, in}; }
+    [[nodiscard]] std::span<double> squares() { return std::span(sums).subspan(at(in * in)); }
+};
+
+/// Where a layer's input comes from.
+Index source_of(const Graph& graph, const std::string& name) {
+    const auto layer = std::ranges::find(graph.layers, name, &LayerSpec::name);
+    if (layer != graph.layers.end()) return layer - graph.layers.begin();
+    return -1 - (std::ranges::find(graph.inputs, name, &InputSpec::name) - graph.inputs.begin());
+}
+
+template <Real R>
+std::vector<LayerSums> dense_layers(const Network<R>& network) {
+    const Graph& graph = network.graph();
+    std::vector<LayerSums> layers;
+    for (const ParameterTensor& tensor : network.arena().tensors()) {
+        const LayerSpec& spec = graph.layers[at(tensor.layer)];
+        if (spec.kind != LayerKind::dense || tensor.part != Part::weight) continue;
+        layers.push_back({.place = tensor.layer,
+                          .source = source_of(graph, spec.inputs.front()),
+                          .out = tensor.rows,
+                          .in = tensor.cols,
+                          .weight = &tensor,
+                          .sums = {}});
+    }
+    return layers;
+}
+
+/// Adds one micro-batch to the sums.
+template <Real R>
+class Calibration {
+public:
+    Calibration(Network<R>& network, SamplesRef<R> source, Loss loss)
+        : network_{network}, source_{source}, loss_{loss} {
+        network.prepare(tile * source.rows_per_sample());
+        ws_ = network.workspace(tile * source.rows_per_sample(), Purpose::training);
+    }
+
+    void add(Range ids, std::vector<LayerSums>& layers) {
+        const Targets<R> targets = load(ids);
+        network_.forward(ws_);
+        for (LayerSums& layer : layers) add_moments(layer);
+        const MatrixView<R> z = network_.output(ws_);
+        const MatrixView<R> d = network_.d_output(ws_);
+        if (d.data != z.data) std::copy_n(z.data, z.rows * z.cols, d.data);
+        static_cast<void>(loss_gradient(loss_, targets, 1.0 / static_cast<double>(ids.size()), d));
+        for (Index layer = network_.layers() - 1; layer >= 0; --layer) {
+            network_.begin_backward(layer, ws_);
+            const auto dense = std::ranges::find(layers, layer, &LayerSums::place);
+            if (dense != layers.end()) add_squares(*dense);
+            network_.input_gradient(layer, ws_);
+        }
+    }
+
+private:
+    Targets<R> load(Range ids) {
+        names_.resize(at(ids.size()));
+        std::iota(names_.begin(), names_.end(), ids.begin);
+        ws_.rows = ids.size() * source_.rows_per_sample();
+        ws_.ends.assign(1, ws_.rows);
+        MicroBatch<R> batch;
+        batch.samples = names_;
+        for (auto& input : ws_.inputs) {
+            batch.inputs.push_back(input.view().row_block({0, std::min(ws_.rows, input.rows())}));
+        }
+        for (auto& indices : ws_.indices) {
+            batch.indices.push_back(
+                std::span(indices).first(std::min(at(ws_.rows), indices.size())));
+        }
+        source_.fill(batch);
+        return std::move(batch.targets);
+    }
+
+    void add_moments(LayerSums& layer) {
+        const DenseMatrix<R>& from = layer.source < 0 ? ws_.inputs[at(-1 - layer.source)]
+                                                      : ws_.layers[at(layer.source)].output;
+        DenseMatrix<double> x(ws_.rows, layer.in);
+        for (Index i = 0; i < x.rows(); ++i) std::ranges::copy(from.row(i), x.row(i).begin());
+        gram_upper(1.0, std::as_const(x).view(), 1.0, layer.moments());
+    }
+
+    void add_squares(LayerSums& layer) {
+        gradient_.resize(at(layer.weight->size()));
+        R* const out[] = {gradient_.data()};
+        const Range nodes[] = {{0, 1}};
+        network_.gradient(*layer.weight, nodes, out, false, ws_);
+        const auto squares = layer.squares();
+        for (std::size_t e = 0; e < squares.size(); ++e) {
+            squares[e] += static_cast<double>(gradient_[e]) * static_cast<double>(gradient_[e]);
+        }
+    }
+
+    Network<R>& network_;
+    SamplesRef<R> source_;
+    Loss loss_;
+    Workspace<R> ws_;
+    std::vector<Index> names_;
+    AlignedVector<R> gradient_;
+};
+
+}  // namespace
+
+template <Real R>
+std::vector<LayerStatistics> layer_statistics(Network<R>& network, SamplesRef<R> source, Loss loss,
+                                              Index samples) {
+    const Communicator& comm = source.comm();
+    const auto phase = comm.ledger().phase("layer statistics");
+    std::vector<LayerSums> layers = dense_layers(network);
+    const Range blocks = even_part(source.blocks(), comm.size(), comm.rank());
+    const Index each = std::max<Index>(1, samples / source.blocks());
+    Index used = 0;
+    Index tiles = 0;
+    for (Index b = 0; b < source.blocks(); ++b) {
+        const Index count = std::min(each, source.block(b).size());
+        used += count;
+        tiles += (count + tile - 1) / tile;
+    }
+    Calibration<R> calibration(network, source, loss);
+    std::vector<std::vector<double>> terms(layers.size());  // one row a block
+    for (Index b = blocks.begin; b < blocks.end; ++b) {
+        for (LayerSums& layer : layers) {
+            layer.sums.assign(at(layer.in * layer.in + layer.out * layer.in), 0.0);
+        }
+        const Range block = source.block(b);
+        const Index end = block.begin + std::min(each, block.size());
+        for (Index i = block.begin; i < end; i += tile) {
+            calibration.add({i, std::min(i + tile, end)}, layers);
+        }
+        for (std::size_t l = 0; l < layers.size(); ++l) {
+            terms[l].insert(terms[l].end(), layers[l].sums.begin(), layers[l].sums.end());
+        }
+    }
+    std::vector<LayerStatistics> found;
+    for (std::size_t l = 0; l < layers.size(); ++l) {
+        const Index in = layers[l].in;
+        const Index out = layers[l].out;
+        std::vector<double> total(at(in * in + out * in));
+        reproducible_sum(comm, terms[l], total);
+        LayerStatistics statistics{network.graph().layers[at(layers[l].place)].name,
+                                   DenseMatrix<double>(in, in), DenseMatrix<double>(out, in)};
+        for (Index i = 0; i < in; ++i) {
+            for (Index j = i; j < in; ++j) {
+                const double mean =
+                    total[at(i * in + j)] / static_cast<double>(used * source.rows_per_sample());
+                statistics.moments(i, j) = statistics.moments(j, i) = mean;
+            }
+        }
+        for (Index e = 0; e < out * in; ++e) {
+            statistics.importance.data()[at(e)] =
+                total[at(in * in + e)] / static_cast<double>(tiles);
+        }
+        found.push_back(std::move(statistics));
+    }
+    return found;
+}
+
+template std::vector<LayerStatistics> layer_statistics(Network<float>&, SamplesRef<float>, Loss,
+                                                       Index);
+template std::vector<LayerStatistics> layer_statistics(Network<double>&, SamplesRef<double>, Loss,
+                                                       Index);
+
+}  // namespace rankfold
