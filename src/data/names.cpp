@@ -77,12 +77,12 @@ void check_count(Index named, Index count, const IdSource& ids, const std::strin
 
 /// On rank 0: see match_names.
 std::vector<Index> match_here(const IdSource& from, const IdSource& to, const std::string& axis,
-                              Index count, Index to_count) {
+                              Index count, Index to_count, const std::string& to_axis) {
     auto names = read_axis(from, axis);
-    auto others = read_axis(to, axis);
+    auto others = read_axis(to, to_axis);
     if (names && others) {
         check_count(count_of(*names), count, from, axis);
-        check_count(count_of(*others), to_count, to, axis);
+        check_count(count_of(*others), to_count, to, to_axis);
         if (!names->numbers.empty() && !others->numbers.empty()) {
             return match(names->numbers, others->numbers, to.file);
         }
@@ -186,11 +186,13 @@ void copy_axis(const Hdf5File& from, const std::string& from_group, const Hdf5Fi
 }
 
 std::vector<Index> match_names(const Communicator& comm, const IdSource& from, const IdSource& to,
-                               const std::string& axis, Index count, Index to_count) {
+                               const std::string& axis, Index count, Index to_count,
+                               const std::string& to_axis) {
     if (from.file == to.file && from.group == to.group && count == to_count) return {};
     std::vector<Index> map;
     comm.agree([&] {
-        if (comm.is_root()) map = match_here(from, to, axis, count, to_count);
+        if (comm.is_root())
+            map = match_here(from, to, axis, count, to_count, to_axis.empty() ? axis : to_axis);
     });
     auto length = static_cast<Index>(map.size());
     comm.broadcast(std::span<Index>(&length, 1));

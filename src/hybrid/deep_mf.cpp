@@ -24,12 +24,13 @@ Graph tower_graph(Index m, Index n, const DeepMfOptions& options) {
                                 .inputs = {side},
                                 .outputs = options.embedding});
         std::string before = side + "_embedding";
-        if (options.hidden > 0) {
-            graph.layers.push_back({.name = side + "_hidden",
+        for (std::size_t l = 0; l < options.hidden.size(); ++l) {
+            const std::string name = side + "_hidden" + std::to_string(l + 1);
+            graph.layers.push_back({.name = name,
                                     .inputs = {before},
-                                    .outputs = options.hidden,
+                                    .outputs = options.hidden[l],
                                     .activation = Activation::relu});
-            before = side + "_hidden";
+            before = name;
         }
         graph.layers.push_back({.name = side + "_tower", .inputs = {before}, .outputs = options.k});
     }
@@ -38,6 +39,28 @@ Graph tower_graph(Index m, Index n, const DeepMfOptions& options) {
                             .inputs = {"row_tower", "column_tower"},
                             .outputs = 2 * options.k});
     return graph;
+}
+
+/// Puts the leading factors into the embeddings, and, if they are all that a tower computes, 1 into
+/// its diagonal. @collective
+template <Real R>
+void start_towers(const Factors<R>& start, const DeepMfOptions& options, Network<R>& network) {
+    for (const bool columns : {false, true}) {
+        const std::string side = columns ? "column" : "row";
+        const DenseMatrix<R> factors = gather_all(columns ? start.cols : start.rows);
+        const MatrixView<R> table = network.arena().matrix("embeddings/" + side + "_embedding");
+        RANKFOLD_EXPECT(factors.rows() == table.rows);
+        for (Index i = 0; i < table.rows; ++i) {
+            for (Index f = 0; f < table.cols; ++f) {
+                table(i, f) = f < factors.cols() ? factors(i, f) : R{0};
+            }
+        }
+        if (!options.hidden.empty()) continue;
+        const MatrixView<R> tower = network.arena().matrix("layers/" + side + "_tower/weight");
+        for (Index i = 0; i < tower.rows; ++i) {
+            for (Index j = 0; j < tower.cols; ++j) tower(i, j) = i == j ? R{1} : R{0};
+        }
+    }
 }
 
 /// Writes f (or g) of this rank's rows of one side, a tile at a time.
@@ -99,7 +122,7 @@ void set_samples(const BlockRowCsr<R>& a, const DeepMfOptions& options, double m
 
 template <Real R>
 DeepMfModel<R> fit_deep_mf(const BlockRowCsr<R>& a, const DeepMfOptions& options,
-                           const Steering& steering) {
+                           const Steering& steering, const Factors<R>* start) {
     BlockRowCsr<R> matrix(a.comm(), a.layout(), CsrMatrix<R>(a.local()));
     if (options.implicit) {
         for (R& v : matrix.local().values) v = R{1};
@@ -115,6 +138,7 @@ DeepMfModel<R> fit_deep_mf(const BlockRowCsr<R>& a, const DeepMfOptions& options
     Factors<R>& factors = model.factors;
     factors.method = "deepmf";
     model.network.initialize(options.train.seed);
+    if (start != nullptr) start_towers(*start, options, model.network);
 
     const double mean = factors.global_mean;
     SideOptions side{.problem = row_problem(als, mean, a.cols()), .threads = options.train.threads};
@@ -155,8 +179,8 @@ DeepMfModel<R> fit_deep_mf(const BlockRowCsr<R>& a, const DeepMfOptions& options
 }
 
 template DeepMfModel<float> fit_deep_mf(const BlockRowCsr<float>&, const DeepMfOptions&,
-                                        const Steering&);
+                                        const Steering&, const Factors<float>*);
 template DeepMfModel<double> fit_deep_mf(const BlockRowCsr<double>&, const DeepMfOptions&,
-                                         const Steering&);
+                                         const Steering&, const Factors<double>*);
 
 }  // namespace rankfold

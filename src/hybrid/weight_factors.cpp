@@ -30,7 +30,7 @@ DenseMatrix<double> weighted_by_moments(const DenseMatrix<double>& w,
 
 Pair by_svd(const SmallSvd& svd, Index inner) {
     Pair pair{DenseMatrix<double>(svd.u.rows(), inner), DenseMatrix<double>(svd.vt.cols(), inner)};
-    for (Index f = 0; f < inner; ++f) {  // both sides get √σ: gradients of like size
+    for (Index f = 0; f < inner; ++f) {
         const double root = std::sqrt(svd.s[at(f)]);
         for (Index i = 0; i < pair.u.rows(); ++i) pair.u(i, f) = root * svd.u(i, f);
         for (Index j = 0; j < pair.v.rows(); ++j) pair.v(j, f) = root * svd.vt(f, j);
@@ -38,7 +38,25 @@ Pair by_svd(const SmallSvd& svd, Index inner) {
     return pair;
 }
 
-/// U = A, V = Wᵀ A with the leading left vectors A, each column of both then scaled to equal norms.
+/// Gives each column of U and of V the same norm: gradients of like size.
+Pair balanced(Pair pair) {
+    const auto square = [](const DenseMatrix<double>& x, Index f) {
+        double sum = 0.0;
+        for (Index i = 0; i < x.rows(); ++i) sum += x(i, f) * x(i, f);
+        return sum;
+    };
+    for (Index f = 0; f < pair.u.cols(); ++f) {
+        const double u = square(pair.u, f);
+        const double v = square(pair.v, f);
+        if (u == 0.0 || v == 0.0) continue;
+        const double scale = std::sqrt(std::sqrt(v / u));
+        for (Index i = 0; i < pair.u.rows(); ++i) pair.u(i, f) *= scale;
+        for (Index j = 0; j < pair.v.rows(); ++j) pair.v(j, f) /= scale;
+    }
+    return pair;
+}
+
+/// U = A, V = Wᵀ A with the leading left vectors A.
 Pair by_projection(const WeightMatrix& matrix, Index inner) {
     const auto& w = matrix.w;
     Pair pair{DenseMatrix<double>(w.rows(), inner), DenseMatrix<double>(w.cols(), inner)};
@@ -47,14 +65,6 @@ Pair by_projection(const WeightMatrix& matrix, Index inner) {
     }
     gemm<double>(Transpose::yes, Transpose::no, 1.0, w.view(), std::as_const(pair.u).view(), 0.0,
                  pair.v.view());
-    for (Index f = 0; f < inner; ++f) {
-        double square = 0.0;
-        for (Index j = 0; j < w.cols(); ++j) square += pair.v(j, f) * pair.v(j, f);
-        const double root = std::sqrt(std::sqrt(square));
-        if (root == 0.0) continue;
-        for (Index i = 0; i < w.rows(); ++i) pair.u(i, f) *= root;
-        for (Index j = 0; j < w.cols(); ++j) pair.v(j, f) /= root;
-    }
     return pair;
 }
 
@@ -181,13 +191,13 @@ Pair factorize(const Communicator& comm, const WeightMatrix& matrix, Index inner
         case CompressMethod::svd:
             return by_svd(matrix.svd, inner);
         case CompressMethod::activation_svd:
-            return by_projection(matrix, inner);
+            return balanced(by_projection(matrix, inner));
         case CompressMethod::als:
-            return by_als(comm, matrix, inner, options);
+            return balanced(by_als(comm, matrix, inner, options));
         case CompressMethod::nmf:
             break;
     }
-    return by_nmf(matrix.w, inner, options);
+    return balanced(by_nmf(matrix.w, inner, options));
 }
 
 double relative_error(MatrixView<const double> w, MatrixView<const double> u,

@@ -245,6 +245,58 @@ class NeuMf(ProgramTest):
         self.assertEqual(len(lines), 4)
 
 
+class SideFeatures(ProgramTest):
+    """Features of rows and columns are matched by id, whatever order and names their file has."""
+
+    def write_triplets(self, name, triplets):
+        self.write(f"{name}.csv", "".join(f"{i},{j},{v}\n" for i, j, v in triplets))
+        self.run_program("import", f"{name}.csv", "--out", f"{name}.h5")
+
+    def setUp(self):
+        super().setUp()
+        generator = np.random.default_rng(3)
+        rows = [f"u{i}" for i in range(40)]
+        self.write_triplets("a", [(row, f"f{j}", round(generator.random() + 1, 2)) for row in rows
+                                  for j in generator.choice(30, 8, replace=False)])
+        traits = [(f"f{j}", f"t{j % 3}", 1) for j in range(30)]
+        self.write_triplets("ordered", traits)
+        shuffled = [traits[i] for i in generator.permutation(30)]
+        self.write_triplets("shuffled", [("unknown", "t0", 1), *shuffled])
+        self.write_triplets("some", traits[5:])
+
+    def joint(self, features, ranks=2):
+        self.run_program("hybrid", "a.h5", "--form", "joint", "--factors", 4, "--rounds", 3,
+                         "--hidden", "none", "--prior-weight", 2, "--col-features", features,
+                         "--out", "j.h5", "--force", "--report", "report.json", ranks=ranks)
+        return self.report()
+
+    def test_order_and_strangers_do_not_matter(self):
+        digests = {self.joint(file, ranks)["digest"]
+                   for file, ranks in (("ordered.h5", 1), ("shuffled.h5", 2), ("shuffled.h5", 3))}
+        self.assertEqual(len(digests), 1)
+
+    def test_columns_without_features_are_counted(self):
+        found = self.joint("some.h5")["result"]["features"]["var"]
+        self.assertEqual(found["without"], 5)
+        self.assertEqual(found["matched"], 25)
+
+    def test_a_file_of_other_things_is_refused(self):
+        self.write_triplets("other", [("x", "t0", 1), ("y", "t1", 1)])
+        self.assert_refused("hybrid", "a.h5", "--form", "joint", "--prior-weight", 1,
+                            "--col-features", "other.h5", "--out", "j.h5", says="no row of")
+
+
+class Towers(ProgramTest):
+    def test_linear_towers_from_factors_begin_as_these(self):
+        self.write_matrix("a.h5", random_matrix(40, 30))
+        self.run_program("als", "a.h5", "--factors", 4, "--sweeps", 5, "--out", "f.h5")
+        self.run_program("deepmf", "a.h5", "--factors", 4, "--init", "f.h5", "--epochs", 1,
+                         "--learning-rate", 1e-9, "--out", "d.h5", ranks=2)
+        with h5py.File(self.folder / "f.h5") as factors, h5py.File(self.folder / "d.h5") as deep:
+            np.testing.assert_allclose(deep["factors/row_factors"][:],
+                                       factors["row_factors"][:], atol=1e-5)
+
+
 def reference(tables, layers, rows, cols):
     """σ of NeuMF's output for each pair, by the names of its layers."""
     product = tables["row_factors"][rows] * tables["column_factors"][cols]

@@ -23,7 +23,7 @@ TEST_F(DeepMf, LinearTowersReachTheObjectiveOfAls) {
 TEST_F(DeepMf, HasTheSameBitsOnAnyRanksAndThreads) {
     Ledger alone_ledger;
     const Communicator alone(MPI_COMM_SELF, alone_ledger);
-    for (const Index hidden : {0, 6}) {
+    for (const auto& hidden : {std::vector<Index>{}, std::vector<Index>{6, 5}}) {
         for (const bool implicit : {false, true}) {
             DeepMfOptions o{.k = 4, .embedding = 5, .hidden = hidden, .implicit = implicit};
             o.train.epochs = 2;
@@ -39,7 +39,7 @@ TEST_F(DeepMf, HasTheSameBitsOnAnyRanksAndThreads) {
 }
 
 TEST_F(DeepMf, ObjectiveFalls) {
-    DeepMfOptions o{.k = 4, .embedding = 8, .hidden = 8};
+    DeepMfOptions o{.k = 4, .embedding = 8, .hidden = {8}};
     o.train.epochs = 10;
     o.train.batch = 128;
     const auto model = fit_deep_mf(small_ratings<float>(comm), o, Steering{});

@@ -88,14 +88,16 @@ void write_matrix(const std::string& path, MatrixData<R>& matrix, const MatrixEx
 /// For two files that describe the same kind of rows (or columns): the position in `to` of every
 /// name of `from`, −1 for a name that `to` does not have. Files without names match by position.
 ///
-/// @param axis   "obs" for rows, "var" for columns
-/// @param count  elements of `from`
+/// @param axis     "obs" for rows, "var" for columns
+/// @param count    elements of `from`
+/// @param to_axis  of `to`, if it is the other one: features of columns are rows of their own file
 /// @return empty if the names are the same in the same order (the usual case: nothing to map);
 ///         else one element per name of `from`, the same on all ranks
 /// @collective over comm
 [[nodiscard]] std::vector<Index> match_names(const Communicator& comm, const IdSource& from,
                                              const IdSource& to, const std::string& axis,
-                                             Index count, Index to_count);
+                                             Index count, Index to_count,
+                                             const std::string& to_axis = {});
 
 /// The names at these positions of an axis, on rank 0 (empty on the others); positions as decimal
 /// text where the source has no names. Not collective: rank 0 alone reads.

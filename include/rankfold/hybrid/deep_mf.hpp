@@ -7,9 +7,9 @@
 namespace rankfold {
 
 struct DeepMfOptions {
-    Index k = 32;          ///< outputs of the towers
-    Index embedding = 32;  ///< width of the free embeddings X and Y
-    Index hidden = 0;      ///< width of one hidden layer a tower; 0: linear towers
+    Index k = 32;                 ///< outputs of the towers
+    Index embedding = 32;         ///< width of the free embeddings X and Y
+    std::vector<Index> hidden{};  ///< widths of each tower's hidden layers; none: linear towers
     double lambda = 0.1;
     double lambda_exponent = 1.0;
     bool implicit = false;  ///< entries stand for 1, and sampled pairs without one for 0
@@ -35,10 +35,16 @@ struct DeepMfModel {
 /// linear towers both have the same optimum. Each entry carries its share λ n^(ν−1) of it.
 ///
 /// `steering` sees, after each epoch, the exact objective, and for explicit values the training
-/// RMSE. @collective over a.comm()
+/// RMSE.
+///
+/// @param start  factors of the same rows and columns, whose first `embedding` columns X and Y
+///               begin with (0 beyond their k): then linear towers begin as the identity; or
+///               nullptr
+/// @collective over a.comm()
 /// @throws Error: as Trainer
 template <Real R>
 [[nodiscard]] DeepMfModel<R> fit_deep_mf(const BlockRowCsr<R>& a, const DeepMfOptions& options,
-                                         const Steering& steering);
+                                         const Steering& steering,
+                                         const Factors<R>* start = nullptr);
 
 }  // namespace rankfold

@@ -10,7 +10,7 @@
 
 namespace rankfold::cli {
 
-/// Seconds of the forward pass for 1,000 samples in batches of `batch`: the median of 5. The
+/// Seconds of the forward pass for 1,000 samples in batches of `batch`: the median of 9. The
 /// slowest rank's. @collective
 template <Real R>
 [[nodiscard]] double forward_seconds(const Communicator& comm, Network<R>& network, Index batch);

@@ -5,6 +5,7 @@
 #include <rankfold/cli/network_file.hpp>
 #include <rankfold/hybrid/deep_mf.hpp>
 
+#include "early_stop.hpp"
 #include "scoring.hpp"
 
 namespace rankfold::cli {
@@ -14,6 +15,7 @@ namespace {
 struct DeepMfCommand {
     std::string matrix;
     std::string out;
+    std::string init;
     std::string centering = "mean";
     std::string schedule = "cosine";
     std::optional<Index> embedding;
@@ -23,7 +25,8 @@ struct DeepMfCommand {
 
 template <Real R>
 void run_deepmf(Run& run, const DeepMfCommand& o) {
-    run.check_output(o.out, {o.matrix});
+    run.check_output(o.out, o.init.empty() ? std::vector<std::string>{o.matrix}
+                                           : std::vector<std::string>{o.matrix, o.init});
     const auto a = load_matrix<R>(run, o.matrix);
     DeepMfOptions options = o.deep;
     options.embedding = o.embedding.value_or(options.k);
@@ -36,10 +39,22 @@ void run_deepmf(Run& run, const DeepMfCommand& o) {
         throw input_error("deepmf learns the entries of a sparse matrix, but ", o.matrix,
                           " is dense; import it with --missing or as triplets");
     }
+    std::erase(options.hidden, 0);
+    std::vector<std::pair<std::string, std::string>> inputs{{"matrix", digest_text(a->digest)}};
+    std::shared_ptr<Factors<R>> init;
+    if (!o.init.empty()) {
+        init = load_factors<R>(run, o.init);
+        if (init->rows.rows() != a->rows() || init->cols.rows() != a->cols()) {
+            throw input_error(o.init, " has factors of ", init->rows.rows(), " rows and ",
+                              init->cols.rows(), " columns, but ", o.matrix, " is ", a->rows(),
+                              " x ", a->cols());
+        }
+        inputs.emplace_back("init", digest_text(digest(run.comm, init->tensors())));
+    }
     if (run.common.dry_run) return;
 
     auto fitted =
-        fit_deep_mf(*a->sparse, options, steer(run, o.loop, {{"matrix", digest_text(a->digest)}}));
+        fit_deep_mf(*a->sparse, options, steer(run, o.loop, std::move(inputs)), init.get());
     auto factors = std::make_shared<Factors<R>>(std::move(fitted.factors));
     factors->ids = a->ids;
     factors->options = run.options.dump();
@@ -69,7 +84,7 @@ void run_deepmf(Run& run, const DeepMfCommand& o) {
         run.say(fmt::format(
             "{} towers of {} outputs on embeddings of {}: objective {:.6g}, "
             "training RMSE {:.4f} after {} epochs",
-            options.hidden > 0 ? "nonlinear" : "linear", options.k, options.embedding,
+            !options.hidden.empty() ? "nonlinear" : "linear", options.k, options.embedding,
             run.history.rows.back()[1], run.history.rows.back()[2], run.history.rows.size()));
     }
     run.say("wrote " + o.out);
@@ -85,8 +100,10 @@ Action declare_deepmf(Options& options) {
     options.add("factors", o->deep.k, "Outputs of the towers k", Accept::between(1, 65536));
     options.add("embedding", o->embedding, "Width of the free embeddings; default: as --factors",
                 Accept::at_least(1));
-    options.add("hidden", o->deep.hidden, "Width of one hidden layer a tower; 0: linear towers",
+    options.add("hidden", o->deep.hidden,
+                "Widths of the hidden layers of each tower; 0 or none: linear towers",
                 Accept::at_least(0));
+    options.add("init", o->init, "Factors of the same matrix that the embeddings start from");
     options.add("lambda", o->deep.lambda, "Ridge weight λ, as in als", Accept::at_least(0));
     options.add("lambda-exponent", o->deep.lambda_exponent,
                 "ν: λ is scaled by (entries of the row or column)^ν", Accept::at_least(0));
@@ -106,7 +123,7 @@ Action declare_deepmf(Options& options) {
     o->loop.declare(options);
     options.examples(
         "rankfold deepmf ratings.h5 --factors 16 --out towers.h5\n"
-        "mpirun -n 4 rankfold deepmf ratings.h5 --factors 16 --hidden 32 --out towers.h5\n"
+        "mpirun -n 4 rankfold deepmf ratings.h5 --factors 16 --hidden 64,32 --out towers.h5\n"
         "rankfold deepmf clicks.h5 --implicit --zeros 4 --out towers.h5");
     return [o](Run& run) {
         run.common.precision == "float" ? run_deepmf<float>(run, *o) : run_deepmf<double>(run, *o);

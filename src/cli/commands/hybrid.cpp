@@ -47,22 +47,34 @@ std::vector<Index> widths_of(const std::vector<std::string>& list) {
     return widths;
 }
 
-/// Side features in the layout of one side of the matrix, matched by names where both have them.
+/// Side features in the layout of one side of the matrix: rows of their own file, matched by names
+/// where both have them. Rows of that side which the file lacks have features 0, and are counted.
+/// @param axis  of the matrix: obs or var
 /// @collective
 template <Real R>
 BlockRows<R> load_features(Run& run, const std::string& path, const IdSource& ids,
                            const std::string& axis, const ShardLayout& layout) {
     const auto features = load_matrix<R>(run, path);
-    const auto map = match_names(run.comm, ids, features->ids, axis == "obs" ? "obs" : "var",
-                                 layout.rows(), features->rows());
-    if (!map.empty() || features->rows() != layout.rows()) {
-        throw input_error("the rows of ", path, " are not those of the matrix (", axis,
-                          "), in the same order; import the features with the matrix's --row-ids");
+    const auto map =
+        match_names(run.comm, features->ids, ids, "obs", features->rows(), layout.rows(), axis);
+    const Aligned<R> aligned =
+        align(features->sparse ? *features->sparse : sparsify(*features->dense, Zeros::left_out),
+              layout, features->cols(), map, {});
+    const Index known =
+        map.empty() ? layout.rows() : std::ssize(map) - std::ranges::count(map, Index{-1});
+    run.result["features"][axis] = {
+        {"width", features->cols()}, {"matched", known}, {"without", layout.rows() - known}};
+    if (known == 0) {
+        throw input_error("no row of ", path, " has a name that the matrix has (", axis,
+                          "); import the features with the same ids");
     }
-    if (features->dense) return redistribute(*features->dense, layout);
+    if (known < layout.rows()) {
+        run.say(fmt::format("{} of {} {} have no features in {}: theirs are 0",
+                            layout.rows() - known, layout.rows(),
+                            axis == "obs" ? "rows" : "columns", path));
+    }
     BlockRows<R> dense(run.comm, layout, features->cols());
-    const BlockRowCsr<R> moved = redistribute(*features->sparse, layout);
-    const CsrView<R> rows = moved.local().view();
+    const CsrView<R> rows = aligned.matrix.local().view();
     for (Index i = 0; i < rows.rows; ++i) {
         for (std::size_t e = 0; e < rows.row_cols(i).size(); ++e) {
             dense.local()(i, rows.row_cols(i)[e]) = rows.row_values(i)[e];
