@@ -8,6 +8,10 @@ namespace rankfold {
 
 namespace {
 
+/// What a score of implicit factors, near 1 for entries and near 0 for others, is multiplied by to
+/// become a logit; a score of 1/2 is even odds.
+constexpr double score_scale = 8.0;
+
 /// Uniform tables of deviation 0.1, as a network starts with them, become those of 0.01.
 constexpr double table_scale = 0.1;
 
@@ -85,7 +89,9 @@ void start_from_factors(const Factors<R>& factors, Network<R>& network) {
     put_rows(col_features(factors), arena.matrix("embeddings/column_factors"));
     const MatrixView<R> weight = arena.matrix("layers/output/weight");
     const Index k = arena.matrix("embeddings/row_factors").cols;
-    std::fill_n(weight.row(0).begin(), k, R{1});
+    std::ranges::fill(weight.row(0), R{0});
+    std::fill_n(weight.row(0).begin(), k, static_cast<R>(score_scale));
+    arena.matrix("layers/output/bias")(0, 0) = static_cast<R>(-0.5 * score_scale);
 }
 
 template Network<float> neumf_network(Index, Index, const NeuMfShape&, std::uint64_t);

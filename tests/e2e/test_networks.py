@@ -244,6 +244,20 @@ class NeuMf(ProgramTest):
         self.assertEqual(lines[0], "row,place,column,score")
         self.assertEqual(len(lines), 4)
 
+    def test_from_factors_it_begins_with_their_order_and_never_ends_below(self):
+        self.run_program("als", "a.h5", "--implicit", "--factors", 4, "--out", "f.h5")
+        self.run_program("split", "a.h5", "--leave-one-out", "--prefix", "v")
+        kept = []
+        for rate in (1e-9, 1.0):
+            self.train("--init", "f.h5", "--validation", "v.test.h5", "--learning-rate", rate)
+            kept.append(self.report()["result"]["validation"])
+        self.run_program("evaluate", "f.h5", "n.h5", "--train", "v.train.h5", "--test", "v.test.h5",
+                         "--metrics", "ndcg@10", "--report", "e.json")
+        found = self.report("e.json")["result"]
+        self.assertAlmostEqual(kept[0]["value"], kept[1]["value"], delta=0.02)
+        self.assertGreaterEqual(kept[1]["value"], kept[0]["value"] - 1e-6)
+        self.assertGreaterEqual(found["neumf"]["ndcg@10"], found["als"]["ndcg@10"] - 0.02)
+
 
 class SideFeatures(ProgramTest):
     """Features of rows and columns are matched by id, whatever order and names their file has."""

@@ -30,8 +30,9 @@ template <Real R>
 [[nodiscard]] Network<R> neumf_network(Index m, Index n, const NeuMfShape& shape,
                                        std::uint64_t seed);
 
-/// Puts the leading factors of a factorization into p and q, and 1 as their weights into w, so that
-/// the product branch begins as the factorization's score.
+/// Puts the leading factors of a factorization into p and q, one weight for all of them into w, and
+/// 0 for the tower's, so that the network begins with the factorization's order; the weight and b
+/// make logits of scores between 0 and 1.
 /// @param network  the same on all ranks; so are the factors' positions: row i is row i
 /// @collective over the factors' communicator
 /// @throws Error (Fault::input), on all ranks alike: another number of rows or columns
