@@ -41,10 +41,6 @@ template <Real R>
 WeightMatrix stacked(Network<R>& network, const StackShape& shape,
                      const std::vector<LayerStatistics>& statistics) {
     WeightMatrix matrix{.w = DenseMatrix<double>(shape.out, shape.in)};
-    if (!statistics.empty()) {
-        matrix.moments = DenseMatrix<double>(shape.in, shape.in);
-        matrix.importance = DenseMatrix<double>(shape.out, shape.in);
-    }
     Index first = 0;
     for (const std::string& layer : shape.layers) {
         const MatrixView<R> w = network.arena().matrix("layers/" + layer + "/weight");
@@ -54,8 +50,13 @@ WeightMatrix stacked(Network<R>& network, const StackShape& shape,
         if (statistics.empty()) continue;
         const auto of = std::ranges::find(statistics, layer, &LayerStatistics::layer);
         RANKFOLD_EXPECT(of != statistics.end());
-        copy_matrix<double, double>(of->importance.view(),
-                                    matrix.importance.view().row_block(rows));
+        if (of->importance.rows() > 0) {
+            if (rows.begin == 0) matrix.importance = DenseMatrix<double>(shape.out, shape.in);
+            copy_matrix<double, double>(of->importance.view(),
+                                        matrix.importance.view().row_block(rows));
+        }
+        if (of->moments.rows() == 0) continue;
+        if (rows.begin == 0) matrix.moments = DenseMatrix<double>(shape.in, shape.in);
         const auto from = of->moments.data();
         for (std::size_t e = 0; e < from.size(); ++e) {
             matrix.moments.data()[e] += from[e] / static_cast<double>(shape.layers.size());

@@ -19,10 +19,8 @@ struct LayerSums {
     Index source = 0;  // of its input: an input of the network if < 0, −1 − place; else a layer
     Index out = 0, in = 0;
     const ParameterTensor* weight = nullptr;
-    std::vector<double> sums;  // in·in of x xᵀ (upper triangle), then out·in of squared gradients
-
-    [[nodiscard]] MatrixView<double> moments() { return {sums.data(), in, in, in}; }
-    [[nodiscard]] std::span<double> squares() { return std::span(sums).subspan(at(in * in)); }
+    std::vector<double> moments;  // in·in of x xᵀ, the upper triangle
+    std::vector<double> squares;  // out·in of squared gradients
 };
 
 /// Where a layer's input comes from.
@@ -44,7 +42,8 @@ std::vector<LayerSums> dense_layers(const Network<R>& network) {
                           .out = tensor.rows,
                           .in = tensor.cols,
                           .weight = &tensor,
-                          .sums = {}});
+                          .moments = {},
+                          .squares = {}});
     }
     return layers;
 }
@@ -53,8 +52,8 @@ std::vector<LayerSums> dense_layers(const Network<R>& network) {
 template <Real R>
 class Calibration {
 public:
-    Calibration(Network<R>& network, SamplesRef<R> source, Loss loss)
-        : network_{network}, source_{source}, loss_{loss} {
+    Calibration(Network<R>& network, SamplesRef<R> source, Loss loss, WantedStatistics wanted)
+        : network_{network}, source_{source}, loss_{loss}, wanted_{wanted} {
         network.prepare(tile * source.rows_per_sample());
         ws_ = network.workspace(tile * source.rows_per_sample(), Purpose::training);
     }
@@ -62,7 +61,10 @@ public:
     void add(Range ids, std::vector<LayerSums>& layers) {
         const Targets<R> targets = load(ids);
         network_.forward(ws_);
-        for (LayerSums& layer : layers) add_moments(layer);
+        if (wanted_.moments) {
+            for (LayerSums& layer : layers) add_moments(layer);
+        }
+        if (!wanted_.importance) return;
         const MatrixView<R> z = network_.output(ws_);
         const MatrixView<R> d = network_.d_output(ws_);
         if (d.data != z.data) std::copy_n(z.data, z.rows * z.cols, d.data);
@@ -99,7 +101,8 @@ private:
                                                       : ws_.layers[at(layer.source)].output;
         DenseMatrix<double> x(ws_.rows, layer.in);
         for (Index i = 0; i < x.rows(); ++i) std::ranges::copy(from.row(i), x.row(i).begin());
-        gram_upper(1.0, std::as_const(x).view(), 1.0, layer.moments());
+        gram_upper(1.0, std::as_const(x).view(), 1.0,
+                   MatrixView<double>(layer.moments.data(), layer.in, layer.in));
     }
 
     void add_squares(LayerSums& layer) {
@@ -107,25 +110,36 @@ private:
         R* const out[] = {gradient_.data()};
         const Range nodes[] = {{0, 1}};
         network_.gradient(*layer.weight, nodes, out, false, ws_);
-        const auto squares = layer.squares();
-        for (std::size_t e = 0; e < squares.size(); ++e) {
-            squares[e] += static_cast<double>(gradient_[e]) * static_cast<double>(gradient_[e]);
+        for (std::size_t e = 0; e < layer.squares.size(); ++e) {
+            layer.squares[e] +=
+                static_cast<double>(gradient_[e]) * static_cast<double>(gradient_[e]);
         }
     }
 
     Network<R>& network_;
     SamplesRef<R> source_;
     Loss loss_;
+    WantedStatistics wanted_;
     Workspace<R> ws_;
     std::vector<Index> names_;
     AlignedVector<R> gradient_;
 };
 
+/// Sums the blocks' rows of all ranks and divides them by a count. @collective
+void mean_over_blocks(const Communicator& comm, std::span<const double> rows, Index count,
+                      DenseMatrix<double>& mean) {
+    std::vector<double> total(mean.data().size());
+    reproducible_sum(comm, rows, total);
+    for (std::size_t e = 0; e < total.size(); ++e) {
+        mean.data()[e] = total[e] / static_cast<double>(count);
+    }
+}
+
 }  // namespace
 
 template <Real R>
 std::vector<LayerStatistics> layer_statistics(Network<R>& network, SamplesRef<R> source, Loss loss,
-                                              Index samples) {
+                                              Index samples, WantedStatistics wanted) {
     const Communicator& comm = source.comm();
     const auto phase = comm.ledger().phase("layer statistics");
     std::vector<LayerSums> layers = dense_layers(network);
@@ -138,11 +152,13 @@ std::vector<LayerStatistics> layer_statistics(Network<R>& network, SamplesRef<R>
         used += count;
         tiles += (count + tile - 1) / tile;
     }
-    Calibration<R> calibration(network, source, loss);
-    std::vector<std::vector<double>> terms(layers.size());  // one row a block
+    Calibration<R> calibration(network, source, loss, wanted);
+    std::vector<std::vector<double>> moments(layers.size());  // one row a block
+    std::vector<std::vector<double>> squares(layers.size());
     for (Index b = blocks.begin; b < blocks.end; ++b) {
         for (LayerSums& layer : layers) {
-            layer.sums.assign(at(layer.in * layer.in + layer.out * layer.in), 0.0);
+            layer.moments.assign(wanted.moments ? at(layer.in * layer.in) : 0, 0.0);
+            layer.squares.assign(wanted.importance ? at(layer.out * layer.in) : 0, 0.0);
         }
         const Range block = source.block(b);
         const Index end = block.begin + std::min(each, block.size());
@@ -150,27 +166,24 @@ std::vector<LayerStatistics> layer_statistics(Network<R>& network, SamplesRef<R>
             calibration.add({i, std::min(i + tile, end)}, layers);
         }
         for (std::size_t l = 0; l < layers.size(); ++l) {
-            terms[l].insert(terms[l].end(), layers[l].sums.begin(), layers[l].sums.end());
+            moments[l].insert(moments[l].end(), layers[l].moments.begin(), layers[l].moments.end());
+            squares[l].insert(squares[l].end(), layers[l].squares.begin(), layers[l].squares.end());
         }
     }
     std::vector<LayerStatistics> found;
     for (std::size_t l = 0; l < layers.size(); ++l) {
         const Index in = layers[l].in;
-        const Index out = layers[l].out;
-        std::vector<double> total(at(in * in + out * in));
-        reproducible_sum(comm, terms[l], total);
-        LayerStatistics statistics{network.graph().layers[at(layers[l].place)].name,
-                                   DenseMatrix<double>(in, in), DenseMatrix<double>(out, in)};
-        for (Index i = 0; i < in; ++i) {
-            for (Index j = i; j < in; ++j) {
-                const double mean =
-                    total[at(i * in + j)] / static_cast<double>(used * source.rows_per_sample());
-                statistics.moments(i, j) = statistics.moments(j, i) = mean;
+        LayerStatistics statistics{.layer = network.graph().layers[at(layers[l].place)].name};
+        if (wanted.moments) {
+            statistics.moments = DenseMatrix<double>(in, in);
+            mean_over_blocks(comm, moments[l], used * source.rows_per_sample(), statistics.moments);
+            for (Index i = 0; i < in; ++i) {
+                for (Index j = 0; j < i; ++j) statistics.moments(i, j) = statistics.moments(j, i);
             }
         }
-        for (Index e = 0; e < out * in; ++e) {
-            statistics.importance.data()[at(e)] =
-                total[at(in * in + e)] / static_cast<double>(tiles);
+        if (wanted.importance) {
+            statistics.importance = DenseMatrix<double>(layers[l].out, in);
+            mean_over_blocks(comm, squares[l], tiles, statistics.importance);
         }
         found.push_back(std::move(statistics));
     }
@@ -178,8 +191,8 @@ std::vector<LayerStatistics> layer_statistics(Network<R>& network, SamplesRef<R>
 }
 
 template std::vector<LayerStatistics> layer_statistics(Network<float>&, SamplesRef<float>, Loss,
-                                                       Index);
+                                                       Index, WantedStatistics);
 template std::vector<LayerStatistics> layer_statistics(Network<double>&, SamplesRef<double>, Loss,
-                                                       Index);
+                                                       Index, WantedStatistics);
 
 }  // namespace rankfold

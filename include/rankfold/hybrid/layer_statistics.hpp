@@ -8,11 +8,17 @@
 
 namespace rankfold {
 
-/// Of one dense layer z = W x + b, over calibration samples.
+/// Of one dense layer z = W x + b, over calibration samples. What was not wanted is 0 x 0.
 struct LayerStatistics {
     std::string layer;
-    DenseMatrix<double> moments;     ///< in x in: mean of x xᵀ, without centring
-    DenseMatrix<double> importance;  ///< out x in: mean over micro-batches of (∂ loss / ∂ W)²
+    DenseMatrix<double> moments{};     ///< in x in: mean of x xᵀ, without centring
+    DenseMatrix<double> importance{};  ///< out x in: mean over micro-batches of (∂ loss / ∂ W)²
+};
+
+/// Which statistics are wanted: the moments of a wide layer are large.
+struct WantedStatistics {
+    bool moments = true;
+    bool importance = true;
 };
 
 /// The statistics of every dense layer, in the order of the graph, over the first samples of every
@@ -21,10 +27,12 @@ struct LayerStatistics {
 ///
 /// @param samples  at most; calibration
 /// @collective over source.comm(); the same bits on any number of ranks
-/// @cost three forward passes, and in² + out·in doubles a layer and block of this rank
+/// @cost a forward pass, and a backward one for the importance; in² doubles (moments) and out·in
+///       (importance) a layer and block of this rank
 template <Real R>
 [[nodiscard]] std::vector<LayerStatistics> layer_statistics(Network<R>& network,
                                                             SamplesRef<R> source, Loss loss,
-                                                            Index samples);
+                                                            Index samples,
+                                                            WantedStatistics wanted = {});
 
 }  // namespace rankfold

@@ -70,10 +70,15 @@ public:
         measure_into(*dense_, before.truncated, before.validation_truncated);
         before.figures = network_figures(run_.comm, dense_->network, {}, o_.batch);
         rows_.push_back(std::move(before));
-        with_samples(*dense_, *data_, o_.settings.blocks(), [&](const auto& samples) {
-            statistics_ = layer_statistics(dense_->network, SamplesRef<R>(samples), dense_->head,
-                                           o_.calibration);
-        });
+        const WantedStatistics wanted{
+            .moments = std::ranges::count(methods_, CompressMethod::activation_svd) > 0,
+            .importance = std::ranges::count(methods_, CompressMethod::als) > 0};
+        if (wanted.moments || wanted.importance) {
+            with_samples(*dense_, *data_, o_.settings.blocks(), [&](const auto& samples) {
+                statistics_ = layer_statistics(dense_->network, SamplesRef<R>(samples),
+                                               dense_->head, o_.calibration, wanted);
+            });
+        }
         for (const CompressMethod method : methods_) try_method(method);
         tell_rows(run_, rows_, metric_name(dense_->head));
         write();
