@@ -6,10 +6,12 @@
 
 #include <rankfold/cli/run.hpp>
 #include <rankfold/comm/session.hpp>
+#include <rankfold/linalg/blas.hpp>
 
 int main(int argc, char** argv) {
     using rankfold::Fault;
     using rankfold::Session;
+    rankfold::use_suitable_blas_kernels(argv);
     try {
         Session session(argc, argv);
         try {

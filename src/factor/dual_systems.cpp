@@ -57,12 +57,8 @@ void DualSystems<R>::add(std::span<const ColIndex> cols, R ridge, Index index, s
     gather_columns<R>(y_, cols, size.scales.view().row(slot), columns);
     for (Index f = 0; f < k_; ++f) std::ranges::fill(columns.row(f).subspan(cols.size()), R{0});
     const MatrixView<R> normal = size.batch.matrix(slot);
-    for (Index e = 0; e < n; ++e) {
-        R* const to = normal.data + e * normal.ld;
-        std::fill_n(to, n, R{0});
-        to[e] = ridge;
-    }
-    rank_update_upper<R>(columns, columns, normal, upcoming);
+    rank_update_upper<R>(columns, columns, normal, Update::assign, upcoming);
+    for (Index e = 0; e < n; ++e) normal(e, e) += ridge;
     size.pending.push_back({cols, index, x});
     if (std::ssize(size.pending) == size.batch.capacity()) solve(size);
 }

@@ -10,11 +10,33 @@ namespace rankfold {
 
 namespace {
 
+/// How many entries of a row are gathered at a time: equal parts of at most `most`.
+std::size_t panel_size(std::size_t count, Index most) {
+    const std::size_t panels =
+        (count + static_cast<std::size_t>(most) - 1) / static_cast<std::size_t>(most);
+    return panels == 0 ? 0 : (count + panels - 1) / panels;
+}
+
 /// The columns after the first `done` entries of a row: in the row itself, or else behind it.
 template <Real R>
 std::span<const ColIndex> upcoming(const RowData<R>& row, std::size_t done, std::size_t most) {
     const auto next = done < row.cols.size() ? row.cols.subspan(done) : row.following;
     return next.first(std::min(next.size(), most));
+}
+
+/// A row's columns but the first few, to be fetched a little before they are read.
+template <Real R>
+std::span<const ColIndex> later_columns(const RowData<R>& row) {
+    constexpr std::size_t near = 32;
+    return row.cols.subspan(std::min(row.cols.size(), near));
+}
+
+/// As many columns as a row has from those behind it, at most what the second-level cache holds
+/// beside them: to be fetched while the row is passed over again.
+template <Real R>
+std::span<const ColIndex> next_columns(const RowData<R>& row) {
+    constexpr std::size_t most = 1024;
+    return row.following.first(std::min({row.cols.size(), row.following.size(), most}));
 }
 
 template <Real R>
@@ -29,13 +51,12 @@ RowSolver<R>::RowSolver(const RowProblem& problem, Index k, const SolverOptions&
     : problem_{problem},
       k_{k},
       options_{options},
-      panel_{std::clamp<Index>(16384 / (padded(k) * Index{sizeof(R)}), 32, 64)},
+      panel_{std::clamp<Index>(24576 / (padded(k) * Index{sizeof(R)}), 32, 96)},
       batch_{options.solver == Solver::subspace ? std::min(k, options.block) : k},
       duals_{options.solver == Solver::cholesky && problem.alpha0 == 0.0 ? k : 0},
       plain_(panel_, padded(batch_.k())),
       scaled_(panel_, padded(batch_.k())),
-      weights_(static_cast<std::size_t>(panel_)),
-      targets_(static_cast<std::size_t>(panel_)) {
+      zeros_(static_cast<std::size_t>(panel_), R{0}) {
     for (auto& work : work_) work.assign(static_cast<std::size_t>(padded(k)), R{0});
     scores_.resize(static_cast<std::size_t>(batch_.capacity()));
 }
@@ -66,8 +87,12 @@ void RowSolver<R>::add(const RowData<R>& row, std::span<R> x) {
     }
     if (options_.solver == Solver::cholesky) {
         const auto slot = static_cast<Index>(pending_.size());
-        start_system(row, batch_.matrix(slot), batch_.vector(slot));
-        add_entries(row, batch_.matrix(slot), batch_.vector(slot));
+        const MatrixView<R> normal = batch_.matrix(slot);
+        const Update first =
+            problem_.alpha0 == 0.0 && !row.cols.empty() ? Update::assign : Update::add;
+        start_system(row, first, normal, batch_.vector(slot));
+        gather_entries(row, normal, batch_.vector(slot), first);
+        add_ridge(row, normal);
     }
     take(row, x);
 }
@@ -84,15 +109,11 @@ template <Real R>
 void RowSolver<R>::add_dual(const RowData<R>& row, std::span<R> x) {
     const std::size_t count = row.cols.size();
     const auto [s, t] = duals_.next(std::ssize(row.cols));
-    for (std::size_t done = 0; done < count;) {
-        const std::size_t n = std::min(count - done, static_cast<std::size_t>(panel_));
-        weigh(row, done, n);
-        for (std::size_t e = 0; e < n; ++e) {
-            const R root = std::sqrt(weights_[e]);
-            s[done + e] = root;
-            t[done + e] = root > R{0} ? targets_[e] / root : R{0};
-        }
-        done += n;
+    weigh(row);
+    for (std::size_t e = 0; e < count; ++e) {
+        const R root = std::sqrt(weights_[e]);
+        s[e] = root;
+        t[e] = root > R{0} ? targets_[e] / root : R{0};
     }
     duals_.add(row.cols, static_cast<R>(ridge(row)), row.index, x,
                {y_, upcoming(row, count, static_cast<std::size_t>(panel_))});
@@ -110,7 +131,8 @@ void RowSolver<R>::add_system(const RowData<R>& row, MatrixView<const R> normal,
     RANKFOLD_EXPECT(options_.solver == Solver::cholesky);
     const auto slot = static_cast<Index>(pending_.size());
     const MatrixView<R> to = batch_.matrix(slot);
-    start_system(row, to, batch_.vector(slot));
+    start_system(row, Update::add, to, batch_.vector(slot));
+    add_ridge(row, to);
     for (Index i = 0; i < k_; ++i) {
         for (Index j = i; j < k_; ++j) to(i, j) += normal(i, j);
         batch_.vector(slot)[static_cast<std::size_t>(i)] += rhs[static_cast<std::size_t>(i)];
@@ -143,19 +165,38 @@ void RowSolver<R>::solve_pending() {
     pending_.clear();
 }
 
-/// w and b of some entries, into weights_ and targets_.
+/// w and b of a row's entries, into weights_ and targets_.
 template <Real R>
-void RowSolver<R>::weigh(const RowData<R>& row, std::size_t first, std::size_t count) {
+void RowSolver<R>::weigh(const RowData<R>& row) {
+    const std::size_t count = row.cols.size();
+    if (weights_.size() < count) {
+        weights_.resize(count);
+        targets_.resize(count);
+    }
+    const RowProblem problem = problem_;
+    R* const w = weights_.data();
+    R* const b = targets_.data();
     for (std::size_t e = 0; e < count; ++e) {
-        const std::size_t at = first + e;
-        const auto v = static_cast<double>(row.values[at]);
-        const double c = row.confidences.empty() ? 1.0 : static_cast<double>(row.confidences[at]);
-        weights_[e] = static_cast<R>(c * problem_.weight(v));
-        targets_[e] =
-            row.targets.empty() ? static_cast<R>(c * problem_.target(v)) : row.targets[at];
-        if (!offsets_.empty()) {
-            targets_[e] -= weights_[e] * offsets_[static_cast<std::size_t>(row.cols[at])];
+        b[e] = static_cast<R>(problem.b0 + problem.b1 * static_cast<double>(row.values[e]));
+    }
+    if (problem.w1 == 0.0) {
+        std::fill_n(w, count, static_cast<R>(problem.w0));
+    } else {
+        for (std::size_t e = 0; e < count; ++e) {
+            w[e] = static_cast<R>(problem.weight(static_cast<double>(row.values[e])));
         }
+    }
+    if (problem.preference) {
+        for (std::size_t e = 0; e < count; ++e) b[e] = row.values[e] > R{0} ? b[e] : R{0};
+    }
+    for (std::size_t e = 0; e < row.confidences.size(); ++e) {
+        w[e] *= row.confidences[e];
+        b[e] *= row.confidences[e];
+    }
+    std::ranges::copy(row.targets, b);
+    if (offsets_.empty()) return;
+    for (std::size_t e = 0; e < count; ++e) {
+        b[e] -= w[e] * offsets_[static_cast<std::size_t>(row.cols[e])];
     }
 }
 
@@ -164,11 +205,16 @@ double RowSolver<R>::ridge(const RowData<R>& row) const {
     return problem_.row_lambda(row.count) + (row.prior.empty() ? 0.0 : problem_.prior_weight);
 }
 
-/// What of a row's system does not come from its entries.
+/// What of a row's system comes neither from its entries nor from its ridge; of the matrix nothing,
+/// where the entries' will be assigned.
 template <Real R>
-void RowSolver<R>::start_system(const RowData<R>& row, MatrixView<R> normal,
+void RowSolver<R>::start_system(const RowData<R>& row, Update entries, MatrixView<R> normal,
                                 std::span<R> rhs) const {
-    for (Index i = 0; i < k_; ++i) {
+    const auto mu = static_cast<R>(problem_.prior_weight);
+    for (std::size_t f = 0; f < rhs.size(); ++f) {
+        rhs[f] = row.prior.empty() ? R{0} : mu * row.prior[f];
+    }
+    for (Index i = 0; i < k_ && entries == Update::add; ++i) {
         R* const to = normal.data + i * normal.ld;
         if (problem_.alpha0 != 0.0) {
             std::copy_n(gram_.data + i * gram_.ld, k_, to);
@@ -176,44 +222,56 @@ void RowSolver<R>::start_system(const RowData<R>& row, MatrixView<R> normal,
         } else {
             std::fill_n(to, padded(k_), R{0});
         }
-        to[i] += static_cast<R>(ridge(row));
     }
-    const auto mu = static_cast<R>(problem_.prior_weight);
-    for (std::size_t f = 0; f < rhs.size(); ++f) {
-        rhs[f] = row.prior.empty() ? R{0} : mu * row.prior[f];
-    }
+}
+
+template <Real R>
+void RowSolver<R>::add_ridge(const RowData<R>& row, MatrixView<R> normal) const {
+    const auto own = static_cast<R>(ridge(row));
+    for (Index i = 0; i < k_; ++i) normal(i, i) += own;
 }
 
 template <Real R>
 void RowSolver<R>::add_entries(const RowData<R>& row, MatrixView<R> normal, std::span<R> rhs) {
+    gather_entries(row, normal, rhs, Update::add);
+}
+
+/// Adds Σ w y yᵀ to N, or assigns it, and adds Σ b y to r.
+template <Real R>
+void RowSolver<R>::gather_entries(const RowData<R>& row, MatrixView<R> normal, std::span<R> rhs,
+                                  Update update) {
+    weigh(row);
     const bool weighted = problem_.w1 != 0.0 || problem_.w0 != 1.0 || !row.confidences.empty();
     const std::span<R> padded_rhs(rhs.data(), static_cast<std::size_t>(padded(k_)));
-    for (std::size_t done = 0; done < row.cols.size();) {
-        const std::size_t n = std::min(row.cols.size() - done, static_cast<std::size_t>(panel_));
-        weigh(row, done, n);
+    const std::size_t part = panel_size(row.cols.size(), panel_);
+    for (std::size_t done = 0; done < row.cols.size(); update = Update::add) {
+        const std::size_t n = std::min(row.cols.size() - done, part);
         const MatrixView<R> p{plain_.view().data, static_cast<Index>(n), k_, plain_.cols()};
         const MatrixView<R> q{scaled_.view().data, static_cast<Index>(n), k_, scaled_.cols()};
         gather_rows<R>(y_, row.cols.subspan(done, n), p);
-        weigh_rows<R>(p, weighted ? std::span<const R>(weights_).first(n) : std::span<const R>(),
-                      std::span<const R>(targets_).first(n), q, padded_rhs);
+        weigh_rows<R>(p, weighted ? entry_weights(done, n) : std::span<const R>(),
+                      entry_targets(done, n), q, padded_rhs);
         done += n;
-        rank_update_upper<R>(p, weighted ? q : p, normal,
+        rank_update_upper<R>(p, weighted ? q : p, normal, update,
                              {y_, upcoming(row, done, static_cast<std::size_t>(panel_))});
     }
 }
 
-/// out += Σ_j (b_j [or 0] − w_j x·y_j) y_j − α0 YᵀY x − (λ_i + μ) x [+ μ p].
+/// out += Σ_j (b_j [or 0] − w_j x·y_j) y_j − α0 YᵀY x − (λ_i + μ) x [+ μ p]. @pre weigh(row)
+/// @param ahead  columns to fetch meanwhile, a part with every panel
 template <Real R>
 void RowSolver<R>::add_normal_product(const RowData<R>& row, bool residual, std::span<const R> x,
-                                      std::span<R> out) {
-    for (std::size_t done = 0; done < row.cols.size();) {
-        const std::size_t n = std::min(row.cols.size() - done, static_cast<std::size_t>(panel_));
-        weigh(row, done, n);
-        if (!residual) std::fill_n(targets_.begin(), n, R{0});
+                                      std::span<R> out, std::span<const ColIndex> ahead) {
+    const std::size_t count = row.cols.size();
+    const std::size_t part = panel_size(count, panel_);
+    for (std::size_t done = 0; done < count;) {
+        const std::size_t n = std::min(count - done, part);
+        const std::size_t from = ahead.size() * done / count;
+        const std::size_t to = ahead.size() * (done + n) / count;
+        add_residuals<R>(y_, row.cols.subspan(done, n), entry_weights(done, n),
+                         residual ? entry_targets(done, n) : std::span<const R>(zeros_).first(n), x,
+                         out, {y_, ahead.subspan(from, to - from)});
         done += n;
-        add_residuals<R>(y_, row.cols.subspan(done - n, n), std::span<const R>(weights_).first(n),
-                         std::span<const R>(targets_).first(n), x, out,
-                         {y_, upcoming(row, done, static_cast<std::size_t>(panel_))});
     }
     const auto own = static_cast<R>(ridge(row));
     for (std::size_t f = 0; f < static_cast<std::size_t>(k_); ++f) out[f] -= own * x[f];
@@ -228,14 +286,19 @@ void RowSolver<R>::add_normal_product(const RowData<R>& row, bool residual, std:
 template <Real R>
 void RowSolver<R>::solve_cg(const RowData<R>& row, std::span<R> x) {
     auto& [r, p, ap] = work_;
+    weigh(row);
     std::ranges::fill(r, R{0});
-    add_normal_product(row, true, x, r);
+    const std::span<const ColIndex> following = next_columns(row);
+    add_normal_product(row, true, x, r, later_columns(row));
     std::ranges::copy(r, p.begin());
     R rr = square<R>(r);
     const R enough = rr * static_cast<R>(options_.cg_tolerance * options_.cg_tolerance);
     for (Index step = 0; step < options_.cg_steps && rr > enough; ++step) {
         std::ranges::fill(ap, R{0});
-        add_normal_product(row, false, p, ap);  // −A p
+        const Range part = even_part(std::ssize(following), options_.cg_steps, step);
+        add_normal_product(row, false, p, ap,  // −A p
+                           following.subspan(static_cast<std::size_t>(part.begin),
+                                             static_cast<std::size_t>(part.size())));
         const R curvature = -dot<R>(p, ap);
         if (!(curvature > R{0})) {
             first_bad_ = std::min(first_bad_, row.index);
@@ -257,8 +320,9 @@ template <Real R>
 double RowSolver<R>::relative_residual(const RowData<R>& row, std::span<const R> x) {
     auto& [gradient, zero, rhs] = work_;
     for (auto& work : work_) std::ranges::fill(work, R{0});
-    add_normal_product(row, true, x, gradient);
-    add_normal_product(row, true, zero, rhs);
+    weigh(row);
+    add_normal_product(row, true, x, gradient, later_columns(row));
+    add_normal_product(row, true, zero, rhs, next_columns(row));
     const R size = square<R>(rhs);
     return size > R{0} ? std::sqrt(static_cast<double>(square<R>(gradient) / size)) : 0.0;
 }
@@ -314,17 +378,17 @@ void RowSolver<R>::assemble_block(const Pending& pending, Range block, std::span
     }
     const MatrixView<const R> y{y_.data + block.begin, y_.rows, d, y_.ld};
     const std::span<R> padded_rhs(rhs.data(), static_cast<std::size_t>(padded(d)));
+    weigh(row);
+    for (std::size_t e = 0; e < row.cols.size(); ++e) targets_[e] -= weights_[e] * scores[e];
+    const std::size_t part = panel_size(row.cols.size(), panel_);
     for (std::size_t done = 0; done < row.cols.size();) {
-        const std::size_t n = std::min(row.cols.size() - done, static_cast<std::size_t>(panel_));
-        weigh(row, done, n);
-        for (std::size_t e = 0; e < n; ++e) targets_[e] -= weights_[e] * scores[done + e];
+        const std::size_t n = std::min(row.cols.size() - done, part);
         const MatrixView<R> p{plain_.view().data, static_cast<Index>(n), d, plain_.cols()};
         const MatrixView<R> q{scaled_.view().data, static_cast<Index>(n), d, scaled_.cols()};
         gather_rows<R>(y, row.cols.subspan(done, n), p);
-        weigh_rows<R>(p, std::span<const R>(weights_).first(n),
-                      std::span<const R>(targets_).first(n), q, padded_rhs);
+        weigh_rows<R>(p, entry_weights(done, n), entry_targets(done, n), q, padded_rhs);
         done += n;
-        rank_update_upper<R>(p, q, normal,
+        rank_update_upper<R>(p, q, normal, Update::add,
                              {y, upcoming(row, done, static_cast<std::size_t>(panel_))});
     }
 }

@@ -11,6 +11,8 @@
 #include <hwy/foreach_target.h>  // must come before highway.h
 #include <hwy/highway.h>
 
+#include "lane_kernels.hpp"
+
 #ifndef RANKFOLD_CHOLESKY_BATCH_ONCE
 #define RANKFOLD_CHOLESKY_BATCH_ONCE
 namespace rankfold {
@@ -29,6 +31,8 @@ struct BatchView {
     R* lanes;     // block x block x max_systems
     R* inverses;  // (order / block) x count blocks of block x block
 
+    /// Past the last system the first one stands again, so that all lanes have something.
+    [[nodiscard]] Index present(Index s) const { return s < count ? s : 0; }
     [[nodiscard]] R* matrix(Index s) const { return matrices + s * order * ld; }
     [[nodiscard]] R* vector(Index s) const { return vectors + s * order; }
     [[nodiscard]] R* inverse(Index b, Index s) const {
@@ -190,46 +194,87 @@ void forward_block(const BatchView<R>& batch, const R* a, R* HWY_RESTRICT x, Ind
     }
 }
 
+/// Sums[r] = Σ over the columns [begin, begin + w) of a row r, r = 0 … block − 1, times x there.
+template <class R>
+HWY_INLINE void row_dots(const R* rows, Index ld, const R* HWY_RESTRICT x, Index w, R* sums) {
+    const Tag<R> d;
+    constexpr Index width = static_cast<Index>(hn::MaxLanes(Tag<R>()));
+    const Index lanes = static_cast<Index>(hn::Lanes(d));
+    for (Index first = 0; first < block; first += width) {
+        hn::Vec<Tag<R>> sum[width];
+        HWY_UNROLL(16)
+        for (Index r = 0; r < width; ++r) sum[r] = hn::Zero(d);
+        for (Index j = 0; j < w; j += lanes) {
+            const auto right = hn::LoadU(d, x + j);
+            HWY_UNROLL(16)
+            for (Index r = 0; r < width; ++r) {
+                sum[r] = hn::MulAdd(hn::LoadU(d, rows + (first + r) * ld + j), right, sum[r]);
+            }
+        }
+        hn::StoreU(sum_lanes(d, sum), d, sums + first);
+    }
+}
+
 /// x[b] = T (z[b] − U[b, after] x[after]).
 template <class R>
 void backward_block(const BatchView<R>& batch, const R* a, R* x, Index b, const R* t) {
+    R sums[block];
+    const Index after = b + block;
+    if (after < batch.order) {
+        row_dots(a + b * batch.ld + after, batch.ld, x + after, batch.order - after, sums);
+        for (Index r = 0; r < block; ++r) x[b + r] -= sums[r];
+    }
+    row_dots(t, block, x + b, block, sums);
+    std::copy_n(sums, block, x + b);
+}
+
+/// The upper triangles of the diagonal blocks, from the matrices into the lanes or, inverted, from
+/// the lanes into `inverses`: a vector of the columns of each system is turned into a vector of
+/// the systems for each column.
+template <bool INTO_LANES, class R>
+void exchange_lanes(const BatchView<R>& batch, Index b) {
     const Tag<R> d;
-    const Index lanes = static_cast<Index>(hn::Lanes(d));
-    for (Index s = 0; s < block && b + block < batch.order; ++s) {
-        auto sum = hn::Zero(d);
-        for (Index j = b + block; j < batch.order; j += lanes) {
-            sum = hn::MulAdd(hn::LoadU(d, a + (b + s) * batch.ld + j), hn::LoadU(d, x + j), sum);
+    constexpr Index width = static_cast<Index>(hn::MaxLanes(Tag<R>()));
+    for (Index first = 0; first < batch.count; first += width) {
+        R* system[width];
+        for (Index s = 0; s < width; ++s) {
+            const Index at = batch.present(first + s);
+            system[s] = INTO_LANES ? batch.matrix(at) + b * batch.ld + b
+                                   : batch.inverse(b / block, first + s);
         }
-        x[b + s] -= hn::GetLane(hn::SumOfLanes(d, sum));
+        const Index ld = INTO_LANES ? batch.ld : block;
+        for (Index r = 0; r < block; ++r) {
+            for (Index c = r / width * width; c < block; c += width) {
+                hn::Vec<Tag<R>> v[width];
+                HWY_UNROLL(16)
+                for (Index i = 0; i < width; ++i) {
+                    v[i] = hn::LoadU(
+                        d, INTO_LANES ? system[i] + r * ld + c : batch.lane(r, c + i) + first);
+                }
+                transpose_lanes(d, v);
+                HWY_UNROLL(16)
+                for (Index i = 0; i < width; ++i) {
+                    if (INTO_LANES && c + i < r) continue;  // there, the lanes are zero
+                    hn::StoreU(v[i], d,
+                               INTO_LANES ? batch.lane(r, c + i) + first : system[i] + r * ld + c);
+                }
+            }
+        }
     }
-    R solution[block];
-    for (Index r = 0; r < block; ++r) {
-        R sum = 0;
-        for (Index s = r; s < block; ++s) sum += t[r * block + s] * x[b + s];
-        solution[r] = sum;
-    }
-    std::copy_n(solution, block, x + b);
 }
 
 template <class R>
 unsigned solve_batch(const BatchView<R>& batch, const R* least) {
     unsigned bad = 0;
     for (Index b = 0; b < batch.order; b += block) {
-        for (Index s = 0; s < batch.count; ++s) {
-            R* const a = batch.matrix(s);
-            if (b > 0) update_block_rows(batch, a, b);
-            for (Index r = 0; r < block; ++r) {
-                for (Index c = r; c < block; ++c) {
-                    batch.lane(r, c)[s] = a[(b + r) * batch.ld + b + c];
-                }
-            }
+        for (Index s = 0; s < batch.count && b > 0; ++s) {
+            update_block_rows(batch, batch.matrix(s), b);
         }
+        exchange_lanes<true>(batch, b);
         bad |= factor_lanes(batch, least);
+        exchange_lanes<false>(batch, b);
         for (Index s = 0; s < batch.count; ++s) {
             R* const t = batch.inverse(b / block, s);
-            for (Index r = 0; r < block; ++r) {
-                for (Index c = r; c < block; ++c) t[r * block + c] = batch.lane(r, c)[s];
-            }
             scale_block_rows(batch, batch.matrix(s), b, t);
             forward_block<R>(batch, batch.matrix(s), batch.vector(s), b, t);
         }
@@ -280,7 +325,7 @@ CholeskyBatch<R>::CholeskyBatch(Index k)
           std::clamp<Index>(cache_bytes / (padded(k) * ld_ * Index{sizeof(R)}), 1, max_systems)},
       matrices_(static_cast<std::size_t>(capacity_ * padded(k) * ld_)),
       vectors_(static_cast<std::size_t>(capacity_ * padded(k))),
-      lanes_(static_cast<std::size_t>(block * block * max_systems), R{1}),
+      lanes_(static_cast<std::size_t>(block * block * max_systems), R{0}),
       inverses_(static_cast<std::size_t>(padded(k) / block * max_systems * block * block), R{0}) {
     RANKFOLD_EXPECT(k > 0);
 }

@@ -12,14 +12,16 @@
 #include <hwy/foreach_target.h>  // must come before highway.h
 #include <hwy/highway.h>
 
+#include "lane_kernels.hpp"
+
 HWY_BEFORE_NAMESPACE();
 namespace rankfold::HWY_NAMESPACE {
 namespace hn = hwy::HWY_NAMESPACE;
 
-// Register tile: `tile_rows` rows of G times `tile_vectors` vectors of its columns; the product
-// leaves room for the operands in 32 (AVX-512) or 16 registers.
-constexpr Index tile_rows = 6;
-constexpr Index tile_vectors = HWY_TARGET == HWY_AVX3 ? 4 : 2;
+// Register tile: `tile_rows` rows of G times up to `tile_vectors` vectors of its columns; the
+// product leaves room for the operands in 32 (AVX-512) or 16 registers.
+constexpr Index tile_rows = HWY_TARGET == HWY_AVX3 ? 8 : 4;
+constexpr Index tile_vectors = 3;
 
 template <class R>
 using Tag = hn::CappedTag<R, 64 / sizeof(R)>;
@@ -30,86 +32,125 @@ HWY_INLINE void prefetch_row(MatrixView<const R> y, ColIndex row) {
     for (Index c = 0; c < y.cols; c += 64 / Index{sizeof(R)}) hwy::Prefetch(from + c);
 }
 
-/// Hands out upcoming rows to fetch, a few a call.
+/// Hands out what is to be fetched for the next update, evenly over this one: a line of the first
+/// or the second half of the rows to a tile.
 template <class R>
-struct Fetcher {
-    const Upcoming<R>& upcoming;
-    std::size_t portion;
-    std::size_t next = 0;
-
-    HWY_INLINE void fetch() {
-        const std::size_t end = std::min(next + portion, upcoming.rows.size());
-        for (; next < end; ++next) prefetch_row(upcoming.y, upcoming.rows[next]);
+class Fetcher {
+public:
+    /// @param entries  of this update: two for every line that a tile fetches
+    HWY_INLINE Fetcher(const Upcoming<R>& upcoming, Index entries)
+        : y_{upcoming.y},
+          rows_{upcoming.rows.first(
+              std::min(upcoming.rows.size(), static_cast<std::size_t>(entries)))} {
+        for (const ColIndex row : upcoming.rows.subspan(rows_.size())) prefetch_row(y_, row);
     }
+
+    /// The rows of which the next tile fetches a line, at most half as many as entries.
+    HWY_INLINE std::span<const ColIndex> next() {
+        const Index column = tile_ / 2 * (64 / Index{sizeof(R)});
+        if (column >= y_.cols) return {};
+        line_ = y_.data + column;
+        const std::size_t half = rows_.size() / 2;
+        return tile_++ % 2 == 0 ? rows_.first(half) : rows_.subspan(rows_.size() - half);
+    }
+    HWY_INLINE void fetch(ColIndex row) const { hwy::Prefetch(line_ + row * y_.ld); }
+
+private:
+    MatrixView<const R> y_;
+    std::span<const ColIndex> rows_;
+    const R* line_ = nullptr;
+    Index tile_ = 0;
 };
 
-/// G[rows i … i+ROWS) x [columns j … j+VECS·N) += Pᵀ Q there, vectors of kind D.
 template <Index ROWS, Index VECS, class D, class R>
-HWY_INLINE void update_tile(D d, Index n, const R* HWY_RESTRICT p, Index ldp,
-                            const R* HWY_RESTRICT q, Index ldq, R* HWY_RESTRICT g, Index ldg) {
+HWY_INLINE void add_entry(D d, const R* HWY_RESTRICT p, const R* HWY_RESTRICT q,
+                          hn::Vec<D> (&sum)[ROWS][VECS]) {
     const Index lanes = static_cast<Index>(hn::Lanes(d));
-    hn::Vec<D> sum[ROWS][VECS];
+    hn::Vec<D> right[VECS];
+    HWY_UNROLL(8)
+    for (Index v = 0; v < VECS; ++v) right[v] = hn::LoadU(d, q + v * lanes);
+    HWY_UNROLL(8)
+    for (Index r = 0; r < ROWS; ++r) {
+        const auto left = hn::Set(d, p[r]);
+        HWY_UNROLL(8)
+        for (Index v = 0; v < VECS; ++v) sum[r][v] = hn::MulAdd(left, right[v], sum[r][v]);
+    }
+}
+
+/// G[rows i … i+ROWS) x [columns j … j+VECS·N) = or += Pᵀ Q there, fetching between its entries.
+template <Index ROWS, Index VECS, class R>
+HWY_INLINE void update_tile(Index n, const R* HWY_RESTRICT p, Index ldp, const R* HWY_RESTRICT q,
+                            Index ldq, R* HWY_RESTRICT g, Index ldg, Update update,
+                            Fetcher<R>& fetcher) {
+    const Tag<R> d;
+    const Index lanes = static_cast<Index>(hn::Lanes(d));
+    hn::Vec<Tag<R>> sum[ROWS][VECS];
     HWY_UNROLL(8)
     for (Index r = 0; r < ROWS; ++r) {
         HWY_UNROLL(8)
         for (Index v = 0; v < VECS; ++v) sum[r][v] = hn::Zero(d);
     }
-    for (Index e = 0; e < n; ++e) {
-        hn::Vec<D> right[VECS];
-        HWY_UNROLL(8)
-        for (Index v = 0; v < VECS; ++v) right[v] = hn::LoadU(d, q + e * ldq + v * lanes);
-        HWY_UNROLL(8)
-        for (Index r = 0; r < ROWS; ++r) {
-            const auto left = hn::Set(d, p[e * ldp + r]);
-            HWY_UNROLL(8)
-            for (Index v = 0; v < VECS; ++v) sum[r][v] = hn::MulAdd(left, right[v], sum[r][v]);
-        }
+    Index e = 0;
+    for (const ColIndex row : fetcher.next()) {
+        fetcher.fetch(row);
+        add_entry(d, p + e * ldp, q + e * ldq, sum);
+        add_entry(d, p + (e + 1) * ldp, q + (e + 1) * ldq, sum);
+        e += 2;
     }
+    for (; e < n; ++e) add_entry(d, p + e * ldp, q + e * ldq, sum);
     HWY_UNROLL(8)
     for (Index r = 0; r < ROWS; ++r) {
         HWY_UNROLL(8)
         for (Index v = 0; v < VECS; ++v) {
             R* at = g + r * ldg + v * lanes;
-            hn::StoreU(hn::Add(hn::LoadU(d, at), sum[r][v]), d, at);
+            hn::StoreU(update == Update::add ? hn::Add(hn::LoadU(d, at), sum[r][v]) : sum[r][v], d,
+                       at);
         }
     }
 }
 
-/// Columns left of the diagonal's half vector are not needed.
+/// Of so many vectors of columns, how many the next tile takes: four are better cut in two and two
+/// than in three and one, which waits for its own sums.
+constexpr Index next_tile(Index left) {
+    return left >= tile_vectors && left != 4 ? tile_vectors : std::min(left, Index{2});
+}
+
+/// Vectors left of that of the diagonal are not needed.
 template <Index ROWS, class R>
 HWY_INLINE void update_rows(MatrixView<const R> p, MatrixView<const R> q, MatrixView<R> g, Index i,
-                            Fetcher<R>& fetcher) {
-    const Tag<R> full;
-    const hn::Half<Tag<R>> half;
-    const Index lanes = static_cast<Index>(hn::Lanes(full));
-    const Index half_lanes = static_cast<Index>(hn::Lanes(half));
-    const Index width = (p.cols + lanes - 1) / lanes * lanes;
-    Index j = i / half_lanes * half_lanes;
-    const auto run = [&]<Index VECS>(auto d) {
-        fetcher.fetch();
-        update_tile<ROWS, VECS>(d, p.rows, p.data + i, p.ld, q.data + j, q.ld,
-                                g.data + i * g.ld + j, g.ld);
-        j += VECS * static_cast<Index>(hn::Lanes(d));
+                            Update update, Fetcher<R>& fetcher) {
+    const Index lanes = static_cast<Index>(hn::Lanes(Tag<R>()));
+    Index j = i / lanes * lanes;
+    const auto run = [&]<Index VECS>() HWY_ATTR {
+        update_tile<ROWS, VECS>(p.rows, p.data + i, p.ld, q.data + j, q.ld, g.data + i * g.ld + j,
+                                g.ld, update, fetcher);
     };
-    if (j % lanes != 0) run.template operator()<1>(half);
-    while (j + tile_vectors * lanes <= width) run.template operator()<tile_vectors>(full);
-    if constexpr (tile_vectors > 2) {
-        if (j + 3 * lanes == width) run.template operator()<3>(full);
-        if (j + 2 * lanes == width) run.template operator()<2>(full);
+    for (Index left = (padded(p.cols) - j) / lanes; left > 0;) {
+        const Index vectors = next_tile(left);
+        switch (vectors) {
+            case tile_vectors:
+                run.template operator()<tile_vectors>();
+                break;
+            case 2:
+                run.template operator()<2>();
+                break;
+            default:
+                run.template operator()<1>();
+        }
+        left -= vectors;
+        j += vectors * lanes;
     }
-    if (j < width) run.template operator()<1>(full);
 }
 
 template <class R>
-void rank_update(MatrixView<const R> p, MatrixView<const R> q, MatrixView<R> g,
+void rank_update(MatrixView<const R> p, MatrixView<const R> q, MatrixView<R> g, Update update,
                  const Upcoming<R>& upcoming) {
     const Index k = p.cols;
-    // spread over the k / 6 groups of rows and their two tiles and more
-    Fetcher<R> fetcher{upcoming, 1 + upcoming.rows.size() * 2 / static_cast<std::size_t>(k)};
+    Fetcher<R> fetcher(upcoming, p.rows);  // k rows have two tiles for every line, or more
     Index i = 0;
-    for (; i + tile_rows <= k; i += tile_rows) update_rows<tile_rows>(p, q, g, i, fetcher);
-    for (; i + 2 <= k; i += 2) update_rows<2>(p, q, g, i, fetcher);
-    for (; i < k; ++i) update_rows<1>(p, q, g, i, fetcher);
+    for (; i + tile_rows <= k; i += tile_rows) update_rows<tile_rows>(p, q, g, i, update, fetcher);
+    for (; i + 2 <= k; i += 2) update_rows<2>(p, q, g, i, update, fetcher);
+    for (; i < k; ++i) update_rows<1>(p, q, g, i, update, fetcher);
 }
 
 template <class R>
@@ -217,11 +258,13 @@ HWY_INLINE void dot_rows(const R* const* rows, const R* HWY_RESTRICT x, Index k,
             sum[r] = hn::MulAdd(hn::LoadU(d, rows[r] + c), right, sum[r]);
         }
     }
-    HWY_UNROLL(8)
-    for (Index r = 0; r < ROWS; ++r) {
-        R total = hn::GetLane(hn::SumOfLanes(d, sum[r]));
-        for (Index t = c; t < k; ++t) total += rows[r][t] * x[t];
-        dots[r] = total;
+    if constexpr (ROWS % 4 == 0) {
+        for (Index r = 0; r < ROWS; r += 4) sum_lanes_of_four(d, sum + r, dots + r);
+    } else {
+        for (Index r = 0; r < ROWS; ++r) dots[r] = hn::GetLane(hn::SumOfLanes(d, sum[r]));
+    }
+    for (; c < k; ++c) {
+        for (Index r = 0; r < ROWS; ++r) dots[r] += rows[r][c] * x[c];
     }
 }
 
@@ -278,18 +321,72 @@ HWY_INLINE void add_residual_rows(MatrixView<const R> y, const ColIndex* idx, co
     }
 }
 
+/// The same for rows of VECS vectors: four rows at a time stay in registers between their dot
+/// products and their sum, and so does the sum. Returns how many rows it took.
+template <Index VECS, class R, class Fetch>
+HWY_INLINE Index add_short_residuals(MatrixView<const R> y, const ColIndex* idx, Index n,
+                                     const R* w, const R* b, const R* x, R* out,
+                                     const Fetch& fetch) {
+    constexpr Index rows = 4;
+    const Tag<R> d;
+    const Index lanes = static_cast<Index>(hn::Lanes(d));
+    hn::Vec<Tag<R>> right[VECS];
+    hn::Vec<Tag<R>> sum[VECS];
+    HWY_UNROLL(4)
+    for (Index v = 0; v < VECS; ++v) right[v] = hn::LoadU(d, x + v * lanes);
+    HWY_UNROLL(4)
+    for (Index v = 0; v < VECS; ++v) sum[v] = hn::LoadU(d, out + v * lanes);
+    Index e = 0;
+    for (; e + rows <= n; e += rows) {
+        fetch(rows);
+        hn::Vec<Tag<R>> row[rows][VECS];
+        hn::Vec<Tag<R>> dots[rows];
+        HWY_UNROLL(4)
+        for (Index r = 0; r < rows; ++r) {
+            const R* from = y.data + idx[e + r] * y.ld;
+            row[r][0] = hn::LoadU(d, from);
+            dots[r] = hn::Mul(row[r][0], right[0]);
+            HWY_UNROLL(4)
+            for (Index v = 1; v < VECS; ++v) {
+                row[r][v] = hn::LoadU(d, from + v * lanes);
+                dots[r] = hn::MulAdd(row[r][v], right[v], dots[r]);
+            }
+        }
+        R coefficient[rows];
+        sum_lanes_of_four(d, dots, coefficient);
+        for (Index r = 0; r < rows; ++r) coefficient[r] = b[e + r] - w[e + r] * coefficient[r];
+        HWY_UNROLL(4)
+        for (Index r = 0; r < rows; ++r) {
+            const auto factor = hn::Set(d, coefficient[r]);
+            HWY_UNROLL(4)
+            for (Index v = 0; v < VECS; ++v) sum[v] = hn::MulAdd(factor, row[r][v], sum[v]);
+        }
+    }
+    HWY_UNROLL(4)
+    for (Index v = 0; v < VECS; ++v) hn::StoreU(sum[v], d, out + v * lanes);
+    return e;
+}
+
 template <class R>
 void add_residuals_impl(MatrixView<const R> y, const ColIndex* idx, Index n, const R* w, const R* b,
                         const R* x, R* out, const Upcoming<R>& upcoming) {
-    Fetcher<R> fetcher{upcoming, static_cast<std::size_t>(group)};
+    std::size_t ahead = 0;
+    const auto fetch = [&](Index count) HWY_ATTR {
+        const std::size_t end =
+            std::min(ahead + static_cast<std::size_t>(count), upcoming.rows.size());
+        for (; ahead < end; ++ahead) prefetch_row(upcoming.y, upcoming.rows[ahead]);
+    };
     Index e = 0;
+    const Index lanes = static_cast<Index>(hn::Lanes(Tag<R>()));
+    if (y.cols == 4 * lanes) e = add_short_residuals<4>(y, idx, n, w, b, x, out, fetch);
+    if (y.cols == 2 * lanes) e = add_short_residuals<2>(y, idx, n, w, b, x, out, fetch);
+    if (y.cols == lanes) e = add_short_residuals<1>(y, idx, n, w, b, x, out, fetch);
     for (; e + group <= n; e += group) {
-        fetcher.fetch();
+        fetch(group);
         add_residual_rows<group>(y, idx + e, w + e, b + e, x, out);
     }
     for (; e < n; ++e) {
-        fetcher.portion = 1;
-        fetcher.fetch();
+        fetch(1);
         add_residual_rows<1>(y, idx + e, w + e, b + e, x, out);
     }
 }
@@ -318,8 +415,8 @@ void subtract_product_impl(MatrixView<const R> a, const R* x, R* out) {
 
 #define RANKFOLD_KERNELS(R, suffix)                                                              \
     void rank_update_##suffix(MatrixView<const R> p, MatrixView<const R> q, MatrixView<R> g,     \
-                              const Upcoming<R>& upcoming) {                                     \
-        rank_update<R>(p, q, g, upcoming);                                                       \
+                              Update update, const Upcoming<R>& upcoming) {                      \
+        rank_update<R>(p, q, g, update, upcoming);                                               \
     }                                                                                            \
     void gather_rows_##suffix(MatrixView<const R> y, const ColIndex* idx, Index n,               \
                               MatrixView<R> p) {                                                 \
@@ -368,8 +465,8 @@ namespace rankfold {
     HWY_EXPORT(dot_##suffix);                                                                      \
     template <>                                                                                    \
     void rank_update_upper(MatrixView<const R> p, MatrixView<const R> q, MatrixView<R> g,          \
-                           const Upcoming<R>& upcoming) {                                          \
-        HWY_DYNAMIC_DISPATCH(rank_update_##suffix)(p, q, g, upcoming);                             \
+                           Update update, const Upcoming<R>& upcoming) {                           \
+        HWY_DYNAMIC_DISPATCH(rank_update_##suffix)(p, q, g, update, upcoming);                     \
     }                                                                                              \
     template <>                                                                                    \
     void gather_rows(MatrixView<const R> y, std::span<const ColIndex> idx, MatrixView<R> p) {      \

@@ -16,8 +16,17 @@ namespace {
 
 /// Rows of a slab: the left operand of so many outputs stays in the second-level cache.
 constexpr Index slab_rows = 96;
+/// Rows of x whose quads stay in the second-level cache while all panels of the weights pass them.
+constexpr Index most_rows = 384;
 /// Products over more terms are cut into parts of this many, which are added one after the other.
 constexpr Index most_terms = 2048;
+
+/// One of `parts` nearly equal parts of some rows, in whole groups of three quads.
+constexpr Range quad_part(Index rows, Index parts, Index part) {
+    constexpr Index group = 3 * quad_rows;
+    const Range groups = even_part((rows + group - 1) / group, parts, part);
+    return {groups.begin * group, std::min(groups.end * group, rows)};
+}
 
 constexpr Index in_quads(Index rows) {
     return (rows + quad_rows - 1) / quad_rows;
@@ -46,29 +55,31 @@ void share(Index n, Index threads, const Work& work) {
     for (Index i = 0; i < n; ++i) work(i, static_cast<Index>(omp_get_thread_num()));
 }
 
-/// Packs rows of x as panels of its transpose: panel p, element (k, c) = x(p · width + c, k).
+/// Packs up to panel_width rows of x as a panel of its transpose: element (k, c) = x(c, k).
 template <Real R>
-void pack_rows_as_panels(MatrixView<const R> x, R* to, Index threads) {
+void pack_rows_as_panel(MatrixView<const R> x, R* panel) {
     constexpr Index width = panel_width<R>;
-    share(in_panels<R>(x.rows), threads, [&](Index p, Index) {
-        const Range rows{p * width, std::min((p + 1) * width, x.rows)};
-        R* panel = to + p * width * x.cols;
-        if (rows.size() < width) std::fill_n(panel, width * x.cols, R{0});
-        transpose_into<R>(x.row_block(rows), {panel, x.cols, rows.size(), width});
-    });
+    if (x.rows < width) std::fill_n(panel, width * x.cols, R{0});
+    transpose_into<R>(x, {panel, x.cols, x.rows, width});
 }
 
-/// Packs columns of x as panels: panel p, element (k, c) = x(k, p · width + c).
+/// Packs up to panel_width columns of x as a panel: element (k, c) = x(k, c).
+template <Real R>
+void pack_columns_as_panel(MatrixView<const R> x, R* panel) {
+    constexpr Index width = panel_width<R>;
+    for (Index k = 0; k < x.rows; ++k, panel += width) {
+        std::copy_n(x.row(k).data(), x.cols, panel);
+        std::fill(panel + x.cols, panel + width, R{0});
+    }
+}
+
+/// Packs columns of x as panels, one behind the other.
 template <Real R>
 void pack_columns_as_panels(MatrixView<const R> x, R* to, Index threads) {
     constexpr Index width = panel_width<R>;
     share(in_panels<R>(x.cols), threads, [&](Index p, Index) {
         const Range cols{p * width, std::min((p + 1) * width, x.cols)};
-        R* panel = to + p * width * x.rows;
-        for (Index k = 0; k < x.rows; ++k, panel += width) {
-            std::copy_n(x.row(k).data() + cols.begin, cols.size(), panel);
-            std::fill(panel + cols.size(), panel + width, R{0});
-        }
+        pack_columns_as_panel<R>(x.col_block(cols), to + p * width * x.rows);
     });
 }
 
@@ -125,20 +136,6 @@ void finish_tile(const Epilogue<R>& epilogue, Range rows, Range cols, MatrixView
     }
 }
 
-/// Writes a tile (outputs x panel_width) as columns of z, or adds it to them.
-template <Real R>
-void put_tile(const R* tile, bool add, Range rows, Range cols, MatrixView<R> z, R* turned) {
-    const MatrixView<const R> from(tile, cols.size(), rows.size(), panel_width<R>);
-    const MatrixView<R> to = z.row_block(rows).col_block(cols);
-    if (!add) {
-        transpose_into<R>(from, to);
-        return;
-    }
-    const MatrixView<R> other(turned, rows.size(), cols.size(), slab_rows);
-    transpose_into<R>(from, other);
-    for (Index i = 0; i < rows.size(); ++i) add_to<R>(std::as_const(other).row(i), to.row(i));
-}
-
 /// The sum over a node's blocks of one tile, in the order of tree_halves(): blocks are added like
 /// the digits of a binary counter.
 template <Real R>
@@ -166,7 +163,7 @@ private:
     void block(Index b, const R* panel, const R* addend, Index ld_addend, R* out, Index ld) const {
         const Index begin = b == 0 ? 0 : ends_[at(b - 1)];
         tile_product<R>(ends_[at(b)] - begin, quads_ + quad_rows * begin, quad_stride(rows_),
-                        row_quads_, panel + width * begin, addend, ld_addend, out, ld);
+                        row_quads_, panel + width * begin, width, addend, ld_addend, out, ld);
     }
 
     void sum_levels(Range node, const R* panel, R* out, Index ld, Index depth) const {
@@ -203,33 +200,48 @@ void row_products(WeightSide side, MatrixView<const R> x, MatrixView<const R> w,
     const bool by_row = side == WeightSide::row_an_output;
     RANKFOLD_EXPECT(x.rows == z.rows && (by_row ? w.rows : w.cols) == z.cols);
     RANKFOLD_EXPECT((by_row ? w.cols : w.rows) == x.cols);
-    const Index panels = in_panels<R>(x.rows);
-    const Index slabs = (z.cols + slab_rows - 1) / slab_rows;
+    const Index panels = in_panels<R>(z.cols);
+    const Index slabs = (x.rows + most_rows - 1) / most_rows;
     space.slabs.resize(at(space.threads));
-    for (Index first = 0; first < x.cols || first == 0; first += most_terms) {
-        const Range terms{first, std::min(first + most_terms, x.cols)};
-        R* const packed = at_least(space.panels, panels * width * terms.size());
-        pack_rows_as_panels<R>(x.col_block(terms), packed, space.threads);
-        share(slabs, space.threads, [&](Index s, Index thread) {
-            const Range cols{s * slab_rows, std::min((s + 1) * slab_rows, z.cols)};
-            const Index quads = in_quads(cols.size());
-            const Index packed_size = quads * quad_stride(terms.size());
-            R* const slab = at_least(space.slabs[at(thread)], packed_size + 2 * slab_rows * width);
-            R* const tile = slab + packed_size;
-            if (by_row) {
-                pack_rows_in_quads<R>(w.row_block(cols).col_block(terms), slab);
-            } else {
-                pack_columns_in_quads<R>(w.row_block(terms).col_block(cols), slab);
-            }
-            for (Index p = 0; p < panels; ++p) {
-                const Range rows{p * width, std::min((p + 1) * width, x.rows)};
-                tile_product<R>(terms.size(), slab, quad_stride(terms.size()), quads,
-                                packed + p * width * terms.size(), nullptr, 0, tile, width);
-                put_tile<R>(tile, first > 0 || epilogue.add, rows, cols, z,
-                            tile + slab_rows * width);
+    for (Index task = 0; task < slabs; ++task) {
+        const Range rows = quad_part(x.rows, slabs, task);
+        const Index quads = in_quads(rows.size());
+        for (Index first = 0; first < x.cols || first == 0; first += most_terms) {
+            const Range terms{first, std::min(first + most_terms, x.cols)};
+            R* const left = at_least(space.quads, quads * quad_stride(terms.size()));
+            pack_rows_in_quads<R>(x.row_block(rows).col_block(terms), left);
+            share(panels, space.threads, [&](Index p, Index thread) {
+                const Range cols{p * width, std::min((p + 1) * width, z.cols)};
+                R* const panel =
+                    at_least(space.slabs[at(thread)], width * (terms.size() + quads * quad_rows));
+                if (by_row) {
+                    pack_rows_as_panel<R>(w.row_block(cols).col_block(terms), panel);
+                } else {
+                    pack_columns_as_panel<R>(w.row_block(terms).col_block(cols), panel);
+                }
+                const MatrixView<R> to = z.row_block(rows).col_block(cols);
+                const bool adds = first > 0 || epilogue.add;
+                const auto product = [&](const R* addend, MatrixView<R> out) {
+                    tile_product<R>(terms.size(), left, quad_stride(terms.size()), quads, panel,
+                                    cols.size(), addend, out.ld, out.data, out.ld);
+                };
+                if (cols.size() == width && rows.size() % quad_rows == 0) {
+                    product(adds ? to.data : nullptr, to);
+                } else {
+                    const MatrixView<R> tile(panel + width * terms.size(), rows.size(), cols.size(),
+                                             width);
+                    product(nullptr, tile);
+                    for (Index i = 0; i < rows.size(); ++i) {
+                        if (adds) {
+                            add_to<R>(std::as_const(tile).row(i), to.row(i));
+                        } else {
+                            std::ranges::copy(tile.row(i), to.row(i).begin());
+                        }
+                    }
+                }
                 if (terms.end == x.cols) finish_tile(epilogue, rows, cols, z);
-            }
-        });
+            });
+        }
     }
 }
 

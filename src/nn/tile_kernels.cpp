@@ -24,66 +24,72 @@ using Tag = hn::CappedTag<R, 64 / sizeof(R)>;
 /// the first-level cache while all quads pass it.
 constexpr Index depth_at_once = 192;
 
-/// QUADS quads of rows times two vectors of columns. `goes_on`: from the sums that stand in `out`.
-template <Index QUADS, class R>
+/// QUADS quads of rows times VECS vectors of columns. `goes_on`: from the sums that stand in `out`.
+template <Index QUADS, Index VECS, class R>
 HWY_INLINE void product(Index depth, const R* HWY_RESTRICT a, Index quad_stride,
                         const R* HWY_RESTRICT b, bool goes_on, const R* addend, Index ld_addend,
                         R* out, Index ld) {
     constexpr Index width = panel_width<R>;
     const Tag<R> d;
     const auto lanes = static_cast<Index>(hn::Lanes(d));
-    hn::Vec<Tag<R>> sum[4 * QUADS][2];
+    hn::Vec<Tag<R>> sum[4 * QUADS][VECS];
     HWY_UNROLL(12)
     for (Index r = 0; r < 4 * QUADS; ++r) {
-        sum[r][0] = goes_on ? hn::LoadU(d, out + r * ld) : hn::Zero(d);
-        sum[r][1] = goes_on ? hn::LoadU(d, out + r * ld + lanes) : hn::Zero(d);
+        HWY_UNROLL(2)
+        for (Index v = 0; v < VECS; ++v) {
+            sum[r][v] = goes_on ? hn::LoadU(d, out + r * ld + v * lanes) : hn::Zero(d);
+        }
     }
     for (Index k = 0; k < depth; ++k) {
-        const auto left = hn::Load(d, b + k * width);
-        const auto right = hn::Load(d, b + k * width + lanes);
+        hn::Vec<Tag<R>> right[VECS];
+        HWY_UNROLL(2)
+        for (Index v = 0; v < VECS; ++v) right[v] = hn::Load(d, b + k * width + v * lanes);
         HWY_UNROLL(3)
         for (Index q = 0; q < QUADS; ++q) {
             const R* row = a + q * quad_stride + 4 * k;
             HWY_UNROLL(4)
             for (Index r = 0; r < 4; ++r) {
                 const auto factor = hn::Set(d, row[r]);
-                sum[4 * q + r][0] = hn::MulAdd(factor, left, sum[4 * q + r][0]);
-                sum[4 * q + r][1] = hn::MulAdd(factor, right, sum[4 * q + r][1]);
+                HWY_UNROLL(2)
+                for (Index v = 0; v < VECS; ++v) {
+                    sum[4 * q + r][v] = hn::MulAdd(factor, right[v], sum[4 * q + r][v]);
+                }
             }
         }
     }
     HWY_UNROLL(12)
     for (Index r = 0; r < 4 * QUADS; ++r) {
-        R* to = out + r * ld;
-        if (addend != nullptr) {
-            const R* from = addend + r * ld_addend;
-            sum[r][0] = hn::Add(hn::LoadU(d, from), sum[r][0]);
-            sum[r][1] = hn::Add(hn::LoadU(d, from + lanes), sum[r][1]);
+        HWY_UNROLL(2)
+        for (Index v = 0; v < VECS; ++v) {
+            if (addend != nullptr) {
+                sum[r][v] = hn::Add(hn::LoadU(d, addend + r * ld_addend + v * lanes), sum[r][v]);
+            }
+            hn::StoreU(sum[r][v], d, out + r * ld + v * lanes);
         }
-        hn::StoreU(sum[r][0], d, to);
-        hn::StoreU(sum[r][1], d, to + lanes);
     }
 }
 
 template <class R>
 void tile_product_impl(Index depth, const R* a, Index quad_stride, Index quads, const R* b,
-                       const R* addend, Index ld_addend, R* out, Index ld) {
+                       Index cols, const R* addend, Index ld_addend, R* out, Index ld) {
     const Index lanes = static_cast<Index>(hn::Lanes(Tag<R>()));
     const Index most = addend == out ? depth : depth_at_once;  // the addend is read at the end
     Index first = 0;
     do {
         const Index terms = std::min(depth - first, most);
-        const bool ends = first + terms == depth;
+        const bool adds = first + terms == depth && addend != nullptr;
         Index q = 0;
         const auto run = [&]<Index QUADS>() HWY_ATTR {
             for (; q + QUADS <= quads; q += QUADS) {
-                for (Index c = 0; c < panel_width<R>; c += 2 * lanes) {
-                    const bool adds = ends && addend != nullptr;
-                    product<QUADS>(terms, a + q * quad_stride + 4 * first, quad_stride,
-                                   b + first * panel_width<R> + c, first > 0,
-                                   adds ? addend + 4 * q * ld_addend + c : nullptr, ld_addend,
-                                   out + 4 * q * ld + c, ld);
-                }
+                const auto vectors = [&]<Index VECS>(Index c) HWY_ATTR {
+                    product<QUADS, VECS>(terms, a + q * quad_stride + 4 * first, quad_stride,
+                                         b + first * panel_width<R> + c, first > 0,
+                                         adds ? addend + 4 * q * ld_addend + c : nullptr, ld_addend,
+                                         out + 4 * q * ld + c, ld);
+                };
+                Index c = 0;
+                for (; c + lanes < cols; c += 2 * lanes) vectors.template operator()<2>(c);
+                if (c < cols) vectors.template operator()<1>(c);
             }
         };
         run.template operator()<most_quads>();
@@ -164,14 +170,14 @@ void transpose_impl(const R* from, Index ld_from, Index rows, Index cols, R* to,
     }
 }
 
-#define RANKFOLD_KERNELS(R, suffix)                                                            \
-    void product_##suffix(Index depth, const R* a, Index quad_stride, Index quads, const R* b, \
-                          const R* addend, Index ld_addend, R* out, Index ld) {                \
-        tile_product_impl<R>(depth, a, quad_stride, quads, b, addend, ld_addend, out, ld);     \
-    }                                                                                          \
-    void transpose_##suffix(const R* from, Index ld_from, Index rows, Index cols, R* to,       \
-                            Index ld_to) {                                                     \
-        transpose_impl<R>(from, ld_from, rows, cols, to, ld_to);                               \
+#define RANKFOLD_KERNELS(R, suffix)                                                              \
+    void product_##suffix(Index depth, const R* a, Index quad_stride, Index quads, const R* b,   \
+                          Index cols, const R* addend, Index ld_addend, R* out, Index ld) {      \
+        tile_product_impl<R>(depth, a, quad_stride, quads, b, cols, addend, ld_addend, out, ld); \
+    }                                                                                            \
+    void transpose_##suffix(const R* from, Index ld_from, Index rows, Index cols, R* to,         \
+                            Index ld_to) {                                                       \
+        transpose_impl<R>(from, ld_from, rows, cols, to, ld_to);                                 \
     }
 RANKFOLD_KERNELS(float, f)
 RANKFOLD_KERNELS(double, d)
@@ -188,9 +194,9 @@ namespace rankfold {
     HWY_EXPORT(transpose_##suffix);                                                        \
     template <>                                                                            \
     void tile_product(Index depth, const R* a, Index quad_stride, Index quads, const R* b, \
-                      const R* addend, Index ld_addend, R* out, Index ld) {                \
+                      Index cols, const R* addend, Index ld_addend, R* out, Index ld) {    \
         HWY_DYNAMIC_DISPATCH(product_##suffix)                                             \
-        (depth, a, quad_stride, quads, b, addend, ld_addend, out, ld);                     \
+        (depth, a, quad_stride, quads, b, cols, addend, ld_addend, out, ld);               \
     }                                                                                      \
     template <>                                                                            \
     void transpose_into(MatrixView<const R> from, MatrixView<R> to) {                      \

@@ -17,10 +17,11 @@ inline constexpr Index panel_width = 128 / static_cast<Index>(sizeof(R));
 ///
 /// @param a       `quads` packed quads of rows, quad_stride elements from one to the next
 /// @param b       a packed panel of `depth` rows
+/// @param cols    of the panel that are wanted; others of `out` may be left alone
 /// @param addend  (4 quads) x panel_width with row stride ld_addend; or null: 0
 /// @param out     the same with row stride ld
 template <Real R>
-void tile_product(Index depth, const R* a, Index quad_stride, Index quads, const R* b,
+void tile_product(Index depth, const R* a, Index quad_stride, Index quads, const R* b, Index cols,
                   const R* addend, Index ld_addend, R* out, Index ld);
 
 /// to(j, i) ← from(i, j).

@@ -35,21 +35,24 @@ TYPED_TEST_SUITE(RowKernels, Scalars);
 TYPED_TEST(RowKernels, RankUpdateMatchesTheTripleLoopForAllSizes) {
     using T = TypeParam;
     for (const Index k : {1, 2, 5, 7, 16, 17, 33, 64, 100}) {
-        for (const Index n : {1, 3, 64}) {
+        for (const auto& [n, update] : {std::pair{Index{1}, Update::assign},
+                                        {Index{3}, Update::add},
+                                        {Index{37}, Update::assign},
+                                        {Index{64}, Update::add}}) {
             const auto p = this->random_matrix(n, k, padded(k), 1);
             auto q = p.clone();
             for (Index e = 0; e < n; ++e) {
                 for (Index f = 0; f < k; ++f) q(e, f) *= static_cast<T>(0.5 + double(e));
             }
             DenseMatrix<T> g(k, padded(k));
-            const std::vector<ColIndex> ahead(static_cast<std::size_t>(n), 0);
+            const std::vector<ColIndex> ahead(static_cast<std::size_t>(n + 5), 0);
             g.fill(T{1});
             const MatrixView<const T> pv{p.view().data, n, k, padded(k)};
             const MatrixView<const T> qv{q.view().data, n, k, padded(k)};
-            rank_update_upper<T>(pv, qv, {g.view().data, k, k, padded(k)}, {pv, ahead});
+            rank_update_upper<T>(pv, qv, {g.view().data, k, k, padded(k)}, update, {pv, ahead});
             for (Index i = 0; i < k; ++i) {
                 for (Index j = i; j < k; ++j) {
-                    double expected = 1.0;
+                    double expected = update == Update::add ? 1.0 : 0.0;
                     double size = 1.0;
                     for (Index e = 0; e < n; ++e) {
                         expected += double(p(e, i)) * double(q(e, j));
@@ -116,7 +119,7 @@ TYPED_TEST(RowKernels, CholeskyBatchSolvesEverySystemWhateverItsNeighbours) {
                 batch.vector(slot)[static_cast<std::size_t>(i)] = T(i % 5) - T(system);
             }
             const MatrixView<const T> pv{p.view().data, p.rows(), k, padded(k)};
-            rank_update_upper<T>(pv, pv, a, {});
+            rank_update_upper<T>(pv, pv, a, Update::add, {});
         };
         for (Index s = 0; s < batch.capacity(); ++s) fill(s, s);
         std::vector<DenseMatrix<double>> full;

@@ -49,6 +49,7 @@ class FailurePrinter : public ::testing::EmptyTestEventListener {
 }  // namespace rankfold::test
 
 int main(int argc, char** argv) {
+    rankfold::use_suitable_blas_kernels(argv);
     ::testing::InitGoogleTest(&argc, argv);
     rankfold::Session session(argc, argv);
     rankfold::use_one_blas_thread();

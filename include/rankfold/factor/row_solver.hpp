@@ -85,15 +85,25 @@ private:
         std::span<R> x;
     };
 
-    void weigh(const RowData<R>& row, std::size_t first, std::size_t count);
+    void weigh(const RowData<R>& row);
+    [[nodiscard]] std::span<const R> entry_weights(std::size_t first, std::size_t count) const {
+        return std::span<const R>(weights_).subspan(first, count);
+    }
+    [[nodiscard]] std::span<const R> entry_targets(std::size_t first, std::size_t count) const {
+        return std::span<const R>(targets_).subspan(first, count);
+    }
     [[nodiscard]] double ridge(const RowData<R>& row) const;
     [[nodiscard]] bool is_dual(const RowData<R>& row) const;
-    void start_system(const RowData<R>& row, MatrixView<R> normal, std::span<R> rhs) const;
+    void start_system(const RowData<R>& row, Update entries, MatrixView<R> normal,
+                      std::span<R> rhs) const;
+    void add_ridge(const RowData<R>& row, MatrixView<R> normal) const;
+    void gather_entries(const RowData<R>& row, MatrixView<R> normal, std::span<R> rhs,
+                        Update update);
     void take(const RowData<R>& row, std::span<R> x);
     void add_dual(const RowData<R>& row, std::span<R> x);
     void solve_cg(const RowData<R>& row, std::span<R> x);
     void add_normal_product(const RowData<R>& row, bool residual, std::span<const R> x,
-                            std::span<R> out);
+                            std::span<R> out, std::span<const ColIndex> ahead);
     void solve_pending();
     void solve_blocks();
     void assemble_block(const Pending& pending, Range block, std::span<const R> scores,
@@ -113,8 +123,9 @@ private:
     std::vector<Pending> pending_;
     DenseMatrix<R> plain_;
     DenseMatrix<R> scaled_;
-    AlignedVector<R> weights_;
+    AlignedVector<R> weights_;  // w and b of one row's entries; as long as the longest row so far
     AlignedVector<R> targets_;
+    AlignedVector<R> zeros_;
     std::array<AlignedVector<R>, 3> work_;  // of CG: residual, direction, product
     std::vector<AlignedVector<R>> scores_;  // of the subspace solver: one a pending row
     AlignedVector<R> changes_;              // of one row's scores

@@ -40,13 +40,17 @@ template <Real R>
 void weigh_rows(MatrixView<const R> p, std::span<const R> w, std::span<const R> b, MatrixView<R> q,
                 std::span<R> rhs);
 
-/// Rank-n update of the upper triangle: G ← G + Pᵀ Q, with PᵀQ symmetric (Q = diag(w) P).
+enum class Update { assign, add };
+
+/// Rank-n update of the upper triangle: G ← PᵀQ or G + PᵀQ, with PᵀQ symmetric (Q = diag(w) P).
 ///
 /// @param[in]     p, q  n x k, ld a multiple of 16 and at least padded(k), columns from k on zero
-/// @param[in,out] g     k x k, ld >= padded(k); entries left of the diagonal may be overwritten
+/// @param[in,out] g     k x k, ld >= padded(k); entries left of the diagonal may be overwritten,
+/// and
+///                      columns from k to padded(k) are those of PᵀQ too
 /// @cost n k (k+1) flops
 template <Real R>
-void rank_update_upper(MatrixView<const R> p, MatrixView<const R> q, MatrixView<R> g,
+void rank_update_upper(MatrixView<const R> p, MatrixView<const R> q, MatrixView<R> g, Update update,
                        const Upcoming<R>& upcoming);
 
 /// out += Σ_e (b[e] − w[e] x·Y[idx[e], :]) Y[idx[e], :], one pass over the rows: the gradient of
