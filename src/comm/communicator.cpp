@@ -74,6 +74,15 @@ void check_mpi(int code, const char* call) {
                 concat(call, " failed: ", std::string(text, static_cast<std::size_t>(length))));
 }
 
+/// What an exchange of one rank with all others sends and receives.
+struct Rounds {
+    MPI_Comm comm;
+    int rank;
+    int size;
+    std::function<std::span<const std::byte>(int)> to;  ///< what a rank gets
+    std::function<std::span<std::byte>(int)> from;      ///< and where what it sends belongs
+};
+
 struct PendingExchange::Requests {
     std::vector<MPI_Request> all;
 
@@ -81,6 +90,44 @@ struct PendingExchange::Requests {
         check_mpi(MPI_Waitall(static_cast<int>(all.size()), all.data(), MPI_STATUSES_IGNORE),
                   "MPI_Waitall");
         all.clear();
+    }
+
+    /// Begins p - 1 rounds: to the rank r places further, from the one r places back.
+    void start(const Rounds& rounds, Ledger& ledger) {
+        double sent = 0.0;
+        double messages = 0.0;
+        const auto receive = [&](int q) {
+            const std::span<std::byte> part = rounds.from(q);
+            in_parts(std::ssize(part), [&](Index offset, int n) {
+                all.emplace_back();
+                check_mpi(MPI_Irecv(part.data() + offset, n, MPI_BYTE, q, exchange_tag, rounds.comm,
+                                    &all.back()),
+                          "MPI_Irecv");
+            });
+        };
+        const auto send = [&](int q) {
+            const std::span<const std::byte> part = rounds.to(q);
+            in_parts(std::ssize(part), [&](Index offset, int n) {
+                all.emplace_back();
+                check_mpi(MPI_Isend(part.data() + offset, n, MPI_BYTE, q, exchange_tag, rounds.comm,
+                                    &all.back()),
+                          "MPI_Isend");
+                sent += n;
+                messages += 1.0;
+            });
+        };
+        const auto partner = [&](int places) {
+            return (rounds.rank + places + rounds.size) % rounds.size;
+        };
+        for (int r = 1; r < rounds.size; ++r) {
+            receive(partner(-r));
+            if (round_by_round) {
+                send(partner(r));
+                wait();
+            }
+        }
+        for (int r = 1; r < rounds.size && !round_by_round; ++r) send(partner(r));
+        ledger.add_bytes(sent, messages);
     }
 };
 
@@ -235,48 +282,6 @@ std::vector<std::string> Communicator::all_gather(const std::string& text) const
     return texts;
 }
 
-/// Begins this rank's part of p - 1 rounds: to the rank r places further, from the one r places
-/// back.
-PendingExchange Communicator::start_rounds(
-    const std::function<std::span<const std::byte>(int)>& to,
-    const std::function<std::span<std::byte>(int)>& from) const {
-    PendingExchange pending;
-    pending.requests_ = std::make_unique<PendingExchange::Requests>();
-    auto& requests = pending.requests_->all;
-    double sent = 0.0;
-    double messages = 0.0;
-    const auto receive = [&](int q) {
-        const std::span<std::byte> part = from(q);
-        in_parts(std::ssize(part), [&](Index offset, int n) {
-            requests.emplace_back();
-            check_mpi(MPI_Irecv(part.data() + offset, n, MPI_BYTE, q, exchange_tag, comm_,
-                                &requests.back()),
-                      "MPI_Irecv");
-        });
-    };
-    const auto send = [&](int q) {
-        const std::span<const std::byte> part = to(q);
-        in_parts(std::ssize(part), [&](Index offset, int n) {
-            requests.emplace_back();
-            check_mpi(MPI_Isend(part.data() + offset, n, MPI_BYTE, q, exchange_tag, comm_,
-                                &requests.back()),
-                      "MPI_Isend");
-            sent += n;
-            messages += 1.0;
-        });
-    };
-    for (int round = 1; round < size_; ++round) {
-        receive((rank_ + size_ - round) % size_);
-        if (round_by_round) {
-            send((rank_ + round) % size_);
-            pending.requests_->wait();
-        }
-    }
-    for (int round = 1; round < size_ && !round_by_round; ++round) send((rank_ + round) % size_);
-    ledger_->add_bytes(sent, messages);
-    return pending;
-}
-
 PendingExchange Communicator::start_bytes(const void* send, std::span<const Index> send_counts,
                                           void* recv, std::span<const Index> recv_counts,
                                           std::size_t size, OwnPart own) const {
@@ -296,7 +301,10 @@ PendingExchange Communicator::start_bytes(const void* send, std::span<const Inde
     if (own == OwnPart::copied && own_to.data() != own_from.data()) {
         std::ranges::copy(own_to, own_from.begin());
     }
-    return start_rounds(to, from);
+    PendingExchange pending;
+    pending.requests_ = std::make_unique<PendingExchange::Requests>();
+    pending.requests_->start({comm_, rank_, size_, to, from}, *ledger_);
+    return pending;
 }
 
 PendingExchange Communicator::start_gather_bytes(std::span<const Index> counts, void* all,
@@ -306,7 +314,11 @@ PendingExchange Communicator::start_gather_bytes(std::span<const Index> counts, 
     const auto part = [&](int q) {
         return part_of(std::span(static_cast<std::byte*>(all), parts.back()), parts, q);
     };
-    return start_rounds([&](int) { return part(rank_); }, part);
+    PendingExchange pending;
+    pending.requests_ = std::make_unique<PendingExchange::Requests>();
+    const auto own = [&](int) { return part(rank_); };
+    pending.requests_->start({comm_, rank_, size_, own, part}, *ledger_);
+    return pending;
 }
 
 bool Communicator::all_agree(bool ok) const {

@@ -2,7 +2,6 @@
 #pragma once
 
 #include <concepts>
-#include <cstddef>
 #include <exception>
 #include <functional>
 #include <memory>
@@ -158,9 +157,6 @@ private:
     [[nodiscard]] PendingExchange start_bytes(const void* send, std::span<const Index> send_counts,
                                               void* recv, std::span<const Index> recv_counts,
                                               std::size_t size, OwnPart own) const;
-    [[nodiscard]] PendingExchange start_rounds(
-        const std::function<std::span<const std::byte>(int)>& to,
-        const std::function<std::span<std::byte>(int)>& from) const;
     [[nodiscard]] PendingExchange start_gather_bytes(std::span<const Index> counts, void* all,
                                                      std::size_t size) const;
 
