@@ -4,10 +4,10 @@ import html
 import shutil
 import subprocess
 
-STYLE = """body{font:15px/1.45 sans-serif;max-width:60em;margin:2em auto;padding:0 1em;color:#222}
-table{border-collapse:collapse;margin:1em 0}td,th{padding:.2em .8em;text-align:right;
+STYLE = """body{font:15px/1.45 sans-serif;max-width:68em;margin:2em auto;padding:0 1em;color:#222}
+table{border-collapse:collapse;margin:1em 0;font-size:13px}td,th{padding:.2em .6em;text-align:right;
 border-bottom:1px solid #ddd}td:first-child,th:first-child{text-align:left}
-figure{display:inline-block;margin:.5em}pre{background:#f4f4f4;padding:.8em;overflow-x:auto}
+figure{display:inline-block;margin:.3em}pre{background:#f4f4f4;padding:.8em;overflow-x:auto}
 .bad{color:#a00;font-weight:bold}"""
 
 
@@ -33,8 +33,11 @@ def plot(title, x_title, y_title, series, logarithmic=False, bars=False):
                          f"title '{shown}'")
         else:
             plots.append(f"$data{number} using 1:2 with linespoints pt 7 ps 0.5 title '{shown}'")
+    if not bars:  # ranks grow by factors
+        ranks = sorted({point[0] for points in series.values() for point in points})
+        lines += ["set logscale x 2", f"set xtics ({', '.join(map(str, ranks))})"]
     if logarithmic:
-        lines += ["set logscale x 2", "unset yrange", "set logscale y"]
+        lines += ["unset yrange", "set logscale y 2"]
     if bars:
         lines += ["set style data histograms", "set style histogram rowstacked",
                   "set style fill solid 0.8 border -1", "set boxwidth 0.6",
