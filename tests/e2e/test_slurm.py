@@ -61,7 +61,7 @@ class Batch(ProgramTest):
         done = subprocess.run(
             [sys.executable, "-B", ROOT / "jobs" / "scale", "strong", "als", "--ranks", "1,2",
              "--repeats", "1", "--size", "0.02", "--out", "study", "--rankfold", PROGRAM, "--slurm",
-             "--sbatch", "--time=2"], env=self.slurm.env, cwd=self.folder, text=True,
+             "--sbatch=--time=2"], env=self.slurm.env, cwd=self.folder, text=True,
             capture_output=True, check=False)
         self.assertEqual(done.returncode, 0, done.stdout + done.stderr)
         return done.stdout
