@@ -69,7 +69,7 @@ class Resume(ProgramTest):
             time.sleep(0.01)
         return job
 
-    def test_stopped_by_a_signal_on_two_ranks_and_resumed_on_others(self):
+    def test_stopped_by_a_signal_on_two_ranks_and_resumed_on_three(self):
         for loop in LOOPS:
             with self.subTest(loop):
                 undisturbed = self.digest(loop)
@@ -79,12 +79,7 @@ class Resume(ProgramTest):
                 self.assertEqual(job.returncode, 75, stderr)
                 self.assertIn("--resume", stderr)
                 self.assertFalse((self.folder / f"{loop}-again.h5").exists())
-                kept = self.folder / f"{loop}-checkpoints"
-                copy = shutil.copytree(kept, self.folder / f"{loop}-copy")
-                for ranks in (1, 3, 4) if loop in ("als", "mlp") else (3,):
-                    shutil.rmtree(kept)
-                    shutil.copytree(copy, kept)
-                    self.assertEqual(self.finish(loop, ranks), undisturbed)
+                self.assertEqual(self.finish(loop, 3), undisturbed)
 
     def test_a_signal_to_one_rank_stops_all(self):
         for sent in (signal.SIGUSR2, signal.SIGXCPU, signal.SIGTERM, signal.SIGINT):
