@@ -14,6 +14,7 @@
 
 #include <rankfold/comm/session.hpp>
 #include <rankfold/linalg/blas.hpp>
+#include <rankfold/linalg/blas_kernel.hpp>
 #include <rankfold/linalg/row_kernels.hpp>
 #include <rankfold/scalapack/full_svd.hpp>
 
@@ -151,6 +152,8 @@ std::vector<std::string> advice(const Run& run, const std::vector<PhaseSummary>&
         lines.emplace_back(
             "hint: ranks are not bound to cores: mpirun --bind-to core, srun --cpu-bind=cores");
     }
+    const std::string kernel = blas_kernel_advice();
+    if (!kernel.empty()) lines.push_back("hint: " + kernel);
     const double entries = run.result.value("entries", 0.0);
     if (comm.size() > 1 && entries > 0.0 && entries / comm.size() < 65536.0) {
         lines.push_back(fmt::format(

@@ -11,6 +11,14 @@ namespace {
 
 Index count_limit = INT_MAX;
 constexpr int exchange_tag = 7;  // messages between two ranks keep their order: one is enough
+/// On SimGrid an exchange ends each of its p - 1 rounds of partners before the next, as it shares
+/// out the links anew among all messages under way whenever one of them ends; and a scan is a
+/// gathering, as its MPI_Exscan sends p²/2 messages at once.
+#ifdef RANKFOLD_SIMULATED
+constexpr bool simulated = true;
+#else
+constexpr bool simulated = false;
+#endif
 
 MPI_Op native_op(Reduce op) {
     switch (op) {
@@ -41,6 +49,21 @@ void in_parts(Index total, Part part) {
     }
 }
 
+/// Where each rank's part of a buffer begins, in bytes, and where the last one ends.
+std::vector<std::size_t> byte_offsets(std::span<const Index> counts, std::size_t size) {
+    std::vector<std::size_t> offsets{0};
+    for (const Index n : counts) {
+        offsets.push_back(offsets.back() + static_cast<std::size_t>(n) * size);
+    }
+    return offsets;
+}
+
+template <class Byte>
+std::span<Byte> part_of(std::span<Byte> all, const std::vector<std::size_t>& offsets, int rank) {
+    const auto q = static_cast<std::size_t>(rank);
+    return all.subspan(offsets[q], offsets[q + 1] - offsets[q]);
+}
+
 }  // namespace
 
 void check_mpi(int code, const char* call) {
@@ -52,8 +75,61 @@ void check_mpi(int code, const char* call) {
                 concat(call, " failed: ", std::string(text, static_cast<std::size_t>(length))));
 }
 
+/// What an exchange of one rank with all others sends and receives.
+struct Rounds {
+    MPI_Comm comm;
+    int rank;
+    int size;
+    std::function<std::span<const std::byte>(int)> to;  ///< what a rank gets
+    std::function<std::span<std::byte>(int)> from;      ///< and where what it sends belongs
+};
+
 struct PendingExchange::Requests {
     std::vector<MPI_Request> all;
+
+    void wait() {
+        check_mpi(MPI_Waitall(static_cast<int>(all.size()), all.data(), MPI_STATUSES_IGNORE),
+                  "MPI_Waitall");
+        all.clear();
+    }
+
+    /// Begins p - 1 rounds: to the rank r places further, from the one r places back.
+    void start(const Rounds& rounds, Ledger& ledger) {
+        double sent = 0.0;
+        double messages = 0.0;
+        const auto receive = [&](int q) {
+            const std::span<std::byte> part = rounds.from(q);
+            in_parts(std::ssize(part), [&](Index offset, int n) {
+                all.emplace_back();
+                check_mpi(MPI_Irecv(part.data() + offset, n, MPI_BYTE, q, exchange_tag, rounds.comm,
+                                    &all.back()),
+                          "MPI_Irecv");
+            });
+        };
+        const auto send = [&](int q) {
+            const std::span<const std::byte> part = rounds.to(q);
+            in_parts(std::ssize(part), [&](Index offset, int n) {
+                all.emplace_back();
+                check_mpi(MPI_Isend(part.data() + offset, n, MPI_BYTE, q, exchange_tag, rounds.comm,
+                                    &all.back()),
+                          "MPI_Isend");
+                sent += n;
+                messages += 1.0;
+            });
+        };
+        const auto partner = [&](int places) {
+            return (rounds.rank + places + rounds.size) % rounds.size;
+        };
+        for (int r = 1; r < rounds.size; ++r) {
+            receive(partner(-r));
+            if (simulated) {
+                send(partner(r));
+                wait();
+            }
+        }
+        for (int r = 1; r < rounds.size && !simulated; ++r) send(partner(r));
+        ledger.add_bytes(sent, messages);
+    }
 };
 
 PendingExchange::PendingExchange() = default;
@@ -88,9 +164,7 @@ bool PendingExchange::test() {
 void PendingExchange::wait() {
     if (!requests_) return;
     const auto requests = std::move(requests_);
-    check_mpi(MPI_Waitall(static_cast<int>(requests->all.size()), requests->all.data(),
-                          MPI_STATUSES_IGNORE),
-              "MPI_Waitall");
+    requests->wait();
 }
 
 Communicator::Communicator(MPI_Comm owned, Ledger& ledger, Adopt)
@@ -144,6 +218,11 @@ template void Communicator::all_reduce(std::span<double>, Reduce) const;
 
 Index Communicator::exclusive_scan(Index value) const {
     Index before = 0;
+    if (simulated) {
+        const std::vector<Index> all = all_gather(value);
+        for (int q = 0; q < rank_; ++q) before += all[static_cast<std::size_t>(q)];
+        return before;
+    }
     check_mpi(MPI_Exscan(&value, &before, 1, MPI_INT64_T, MPI_SUM, comm_), "MPI_Exscan");
     return rank_ == 0 ? 0 : before;
 }
@@ -214,89 +293,37 @@ PendingExchange Communicator::start_bytes(const void* send, std::span<const Inde
                                           std::size_t size, OwnPart own) const {
     RANKFOLD_EXPECT(send_counts.size() == static_cast<std::size_t>(size_) &&
                     recv_counts.size() == static_cast<std::size_t>(size_));
-    const auto bytes = [size](std::span<const Index> counts, int q) {
-        return counts[static_cast<std::size_t>(q)] * static_cast<Index>(size);
+    const std::vector<std::size_t> send_at = byte_offsets(send_counts, size);
+    const std::vector<std::size_t> recv_at = byte_offsets(recv_counts, size);
+    const auto to = [&](int q) {
+        return part_of(std::span(static_cast<const std::byte*>(send), send_at.back()), send_at, q);
     };
+    const auto from = [&](int q) {
+        return part_of(std::span(static_cast<std::byte*>(recv), recv_at.back()), recv_at, q);
+    };
+    const auto own_to = to(rank_);
+    const auto own_from = from(rank_);
+    RANKFOLD_EXPECT(own_to.size() == own_from.size());
+    if (own == OwnPart::copied && own_to.data() != own_from.data()) {
+        std::ranges::copy(own_to, own_from.begin());
+    }
     PendingExchange pending;
     pending.requests_ = std::make_unique<PendingExchange::Requests>();
-    auto& requests = pending.requests_->all;
-
-    const std::byte* own_from = nullptr;
-    std::byte* own_to = nullptr;
-    auto* to = static_cast<std::byte*>(recv);
-    for (int q = 0; q < size_; ++q) {
-        if (q == rank_) {
-            own_to = to;
-        } else {
-            in_parts(bytes(recv_counts, q), [&](Index offset, int n) {
-                requests.emplace_back();
-                check_mpi(
-                    MPI_Irecv(to + offset, n, MPI_BYTE, q, exchange_tag, comm_, &requests.back()),
-                    "MPI_Irecv");
-            });
-        }
-        to += bytes(recv_counts, q);
-    }
-    const auto* from = static_cast<const std::byte*>(send);
-    double sent = 0.0;
-    double messages = 0.0;
-    for (int q = 0; q < size_; ++q) {
-        if (q == rank_) {
-            own_from = from;
-        } else {
-            in_parts(bytes(send_counts, q), [&](Index offset, int n) {
-                requests.emplace_back();
-                check_mpi(
-                    MPI_Isend(from + offset, n, MPI_BYTE, q, exchange_tag, comm_, &requests.back()),
-                    "MPI_Isend");
-                sent += n;
-                messages += 1.0;
-            });
-        }
-        from += bytes(send_counts, q);
-    }
-    RANKFOLD_EXPECT(bytes(send_counts, rank_) == bytes(recv_counts, rank_));
-    if (own == OwnPart::copied && own_from != own_to) {
-        std::copy_n(own_from, bytes(send_counts, rank_), own_to);
-    }
-    ledger_->add_bytes(sent, messages);
+    pending.requests_->start({comm_, rank_, size_, to, from}, *ledger_);
     return pending;
 }
 
 PendingExchange Communicator::start_gather_bytes(std::span<const Index> counts, void* all,
                                                  std::size_t size) const {
     RANKFOLD_EXPECT(counts.size() == static_cast<std::size_t>(size_));
+    const std::vector<std::size_t> parts = byte_offsets(counts, size);
+    const auto part = [&](int q) {
+        return part_of(std::span(static_cast<std::byte*>(all), parts.back()), parts, q);
+    };
     PendingExchange pending;
     pending.requests_ = std::make_unique<PendingExchange::Requests>();
-    auto& requests = pending.requests_->all;
-    auto* part = static_cast<std::byte*>(all);
-    const std::byte* mine = part;
-    Index own = 0;
-    for (int q = 0; q < size_; ++q) {
-        const Index bytes = counts[static_cast<std::size_t>(q)] * static_cast<Index>(size);
-        if (q == rank_) {
-            mine = part;
-            own = bytes;
-        } else {
-            in_parts(bytes, [&](Index offset, int n) {
-                requests.emplace_back();
-                check_mpi(
-                    MPI_Irecv(part + offset, n, MPI_BYTE, q, exchange_tag, comm_, &requests.back()),
-                    "MPI_Irecv");
-            });
-        }
-        part += bytes;
-    }
-    for (int step = 1; step < size_; ++step) {
-        const int q = (rank_ + step) % size_;
-        in_parts(own, [&](Index offset, int n) {
-            requests.emplace_back();
-            check_mpi(
-                MPI_Isend(mine + offset, n, MPI_BYTE, q, exchange_tag, comm_, &requests.back()),
-                "MPI_Isend");
-        });
-    }
-    ledger_->add_bytes(static_cast<double>(own) * (size_ - 1), size_ - 1);
+    const auto own = [&](int) { return part(rank_); };
+    pending.requests_->start({comm_, rank_, size_, own, part}, *ledger_);
     return pending;
 }
 

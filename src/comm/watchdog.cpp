@@ -4,6 +4,7 @@
 #include <fcntl.h>
 #include <ifaddrs.h>
 #include <net/if.h>
+#include <spawn.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
 #include <unistd.h>
@@ -12,9 +13,12 @@
 #include <chrono>
 #include <condition_variable>
 #include <cstring>
+#include <filesystem>
+#include <fstream>
 #include <map>
 #include <mutex>
 #include <new>
+#include <set>
 #include <sstream>
 #include <thread>
 
@@ -85,8 +89,9 @@ private:
 /// Datagrams from and to the neighbours in a ring of hosts.
 class HostRing {
 public:
+    /// @param ranks  those of this host
     /// @collective over `heads`, the first ranks of all hosts
-    explicit HostRing(const Communicator& heads) {
+    HostRing(const Communicator& heads, const std::vector<int>& ranks) {
         if (heads.size() < 2) return;
         socket_ = socket(AF_INET, SOCK_DGRAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
         sockaddr_in own{};
@@ -96,20 +101,19 @@ public:
         if (bind(socket_, reinterpret_cast<sockaddr*>(&own), length) == 0) {
             getsockname(socket_, reinterpret_cast<sockaddr*>(&own), &length);
         }
-        std::string mine = host_name();
+        std::string mine;
         for (const in_addr& address : addresses()) {
             mine += concat(" ", address.s_addr, " ", own.sin_port);
         }
         const auto all = heads.all_gather(mine);
+        const auto names = heads.all_gather(description(ranks));
         const auto p = static_cast<std::size_t>(heads.size());
         const auto at = static_cast<std::size_t>(heads.rank());
         std::istringstream next(all[(at + 1) % p]);
-        std::string name;
-        next >> name;
         sockaddr_in to{};
         to.sin_family = AF_INET;
         while (next >> to.sin_addr.s_addr >> to.sin_port) targets_.push_back(to);
-        watched_ = all[(at + p - 1) % p].substr(0, all[(at + p - 1) % p].find(' '));
+        watched_ = names[(at + p - 1) % p];
     }
     ~HostRing() {
         if (socket_ >= 0) close(socket_);
@@ -117,24 +121,39 @@ public:
     HostRing(const HostRing&) = delete;
     HostRing& operator=(const HostRing&) = delete;
 
+    /// The host before this one in the ring, and its ranks; empty if there is none.
     [[nodiscard]] const std::string& watched() const { return watched_; }
+    /// The phase that the first rank of the watched host was last heard in.
+    [[nodiscard]] const std::string& phase() const { return phase_; }
 
-    /// Says that this host lives; true if the watched one has said so since the last call, or
-    /// never has: then the network does not carry datagrams, and their absence tells nothing.
-    bool beat() {
-        const char signal = 'b';
+    /// Says that this host lives, and in which phase; true if the watched one has said so since
+    /// the last call, or never has: then the network does not carry datagrams, and their absence
+    /// tells nothing.
+    bool beat(const std::string& phase) {
+        const std::string signal = concat("b", phase);
         for (const sockaddr_in& to : targets_) {
-            static_cast<void>(
-                sendto(socket_, &signal, 1, 0, reinterpret_cast<const sockaddr*>(&to), sizeof(to)));
+            static_cast<void>(sendto(socket_, signal.data(), signal.size(), 0,
+                                     reinterpret_cast<const sockaddr*>(&to), sizeof(to)));
         }
         bool any = false;
-        char buffer[8];
-        while (recv(socket_, buffer, sizeof(buffer), 0) > 0) any = true;
+        char buffer[128];
+        for (ssize_t n = 0; (n = recv(socket_, buffer, sizeof(buffer), 0)) > 0; any = true) {
+            phase_.assign(buffer + 1, static_cast<std::size_t>(n - 1));
+        }
         heard_ = heard_ || any;
         return any || !heard_;
     }
 
 private:
+    /// "host b (rank 2)", "host b (ranks 2 to 3)"; ranks need not follow each other.
+    static std::string description(const std::vector<int>& ranks) {
+        std::string text = concat("host ", host_name(), " (rank");
+        if (ranks.size() == 1) return concat(text, " ", ranks.front(), ")");
+        const bool row = ranks.back() - ranks.front() + 1 == std::ssize(ranks);
+        if (row) return concat(text, "s ", ranks.front(), " to ", ranks.back(), ")");
+        return concat(text, " ", ranks.front(), " and ", ranks.size() - 1, " more)");
+    }
+
     static std::vector<in_addr> addresses() {
         std::vector<in_addr> found;
         ifaddrs* list = nullptr;
@@ -151,8 +170,49 @@ private:
     int socket_ = -1;
     std::vector<sockaddr_in> targets_;
     std::string watched_;
+    std::string phase_;
     bool heard_ = false;
 };
+
+/// Ends this process's mpirun in a few seconds, with what it started, if it still stands then: it
+/// waits for ever for the daemons of a host that cannot be reached. What others started, as Slurm's
+/// steps, they end themselves.
+void end_launcher_later() {
+    const std::set<std::string> launchers{"mpirun", "mpiexec",       "orterun",
+                                          "orted",  "prte",          "prterun",
+                                          "prted",  "mpiexec.hydra", "hydra_pmi_proxy"};
+    const auto read = [](const std::filesystem::path& file) {
+        std::ifstream in(file);
+        std::string text;
+        std::getline(in, text);
+        return text;
+    };
+    const std::string launcher = std::to_string(getppid());
+    if (!launchers.contains(read(concat("/proc/", launcher, "/comm")))) return;
+    std::string script = concat("sleep 5; kill -KILL ", launcher);
+    std::error_code ignored;
+    for (const auto& entry : std::filesystem::directory_iterator("/proc", ignored)) {
+        const std::string stat = read(entry.path() / "stat");  // "12 (name) S 1 …": its parent
+        std::istringstream rest(stat.substr(std::min(stat.rfind(')'), stat.size() - 1) + 1));
+        std::string state;
+        std::string parent;
+        rest >> state >> parent;
+        if (parent == launcher) script += concat(" ", entry.path().filename().string());
+    }
+    posix_spawnattr_t attributes;
+    posix_spawnattr_init(&attributes);
+    posix_spawnattr_setflags(&attributes, POSIX_SPAWN_SETPGROUP);
+    posix_spawn_file_actions_t files;  // mpirun waits for the end of what it reads from us
+    posix_spawn_file_actions_init(&files);
+    for (const int file : {0, 1, 2}) {
+        posix_spawn_file_actions_addopen(&files, file, "/dev/null", O_RDWR, 0);
+    }
+    char shell[] = "sh";
+    char option[] = "-c";
+    char* const arguments[] = {shell, option, script.data(), nullptr};
+    pid_t child = 0;
+    posix_spawn(&child, "/bin/sh", &files, &attributes, arguments, environ);
+}
 
 /// The number of this rank's host, in the order of the hosts' first ranks.
 int host_number(const Communicator& comm) {
@@ -172,7 +232,7 @@ struct Watchdog::Impl {
           heads{whole.split(host->is_root() ? 0 : 1)},
           page(*host),
           ranks{host->all_gather(whole.rank())} {
-        if (host->is_root()) ring.emplace(*heads);
+        if (host->is_root()) ring.emplace(*heads, ranks);
     }
 
     Place& own() const { return page.place(static_cast<std::size_t>(host->rank())); }
@@ -193,10 +253,10 @@ struct Watchdog::Impl {
                 if (silent_s[q] >= limit_s) end_for_rank(q);
             }
             if (!ring || ring->watched().empty()) continue;
-            silent_s.back() = ring->beat() ? 0.0 : silent_s.back() + interval.count();
-            if (silent_s.back() >= limit_s) {
-                end(concat("host ", ring->watched(), " has not been heard of for ", seconds()));
-            }
+            const bool heard = ring->beat(own().beacon.phase());
+            silent_s.back() = heard ? 0.0 : silent_s.back() + interval.count();
+            // later than the ranks of that host, which know more of their own
+            if (silent_s.back() >= limit_s + 2.0 * interval.count()) end_for_host();
         }
     }
 
@@ -206,6 +266,12 @@ struct Watchdog::Impl {
         const std::string phase = page.place(q).beacon.phase();
         end(concat("rank ", ranks[q], " on ", host_name(), " has stood still for ", seconds(),
                    " in the phase \"", phase, "\""));
+    }
+
+    [[noreturn]] void end_for_host() const {
+        end_launcher_later();
+        end(concat(ring->watched(), " has not been heard of for ", seconds(),
+                   ", last in the phase \"", ring->phase(), "\""));
     }
 
     /// Ends all ranks of this host; the first that notices says why.

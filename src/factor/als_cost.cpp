@@ -1,8 +1,12 @@
 #include <rankfold/factor/als_cost.hpp>
 
 #include <algorithm>
+#include <cstdint>
+#include <functional>
 #include <numeric>
+#include <utility>
 
+#include <rankfold/core/subscript.hpp>
 #include <rankfold/core/sum_tree.hpp>
 #include <rankfold/dist/shards.hpp>
 #include <rankfold/factor/row_solver.hpp>
@@ -10,10 +14,6 @@
 namespace rankfold {
 
 namespace {
-
-std::size_t at(Index i) {
-    return static_cast<std::size_t>(i);
-}
 
 ShardLayout layout_of(const std::vector<Index>& counts, int ranks) {
     std::vector<Index> prefix(counts.size() + 1, 0);
@@ -23,50 +23,79 @@ ShardLayout layout_of(const std::vector<Index>& counts, int ranks) {
     return {std::move(begins), ranks};
 }
 
-std::vector<int> owners(const ShardLayout& layout) {
-    std::vector<int> all(at(layout.rows()));
-    for (int r = 0; r < layout.ranks(); ++r) {
-        const Range rows = layout.rank_rows(r);
-        std::fill(all.begin() + rows.begin, all.begin() + rows.end, r);
-    }
-    return all;
-}
-
-std::vector<Index> shards_of_rows(const ShardLayout& layout) {
-    std::vector<Index> all(at(layout.rows()));
+/// The number of the shard of every row.
+std::vector<std::int32_t> shards_of_rows(const ShardLayout& layout) {
+    std::vector<std::int32_t> all(at(layout.rows()));
     for (Index s = 0; s < layout.shards(); ++s) {
         const Range rows = layout.shard_rows(s);
-        std::fill(all.begin() + rows.begin, all.begin() + rows.end, s);
+        std::fill(all.begin() + rows.begin, all.begin() + rows.end, static_cast<std::int32_t>(s));
     }
     return all;
 }
 
-/// One side: who needs which of the other side's rows.
-class SideCount {
-public:
-    SideCount(const ShardLayout& mine, const ShardLayout& fixed, const std::vector<Index>& counts,
-              bool heavy)
-        : mine_{mine},
-          fixed_{fixed},
-          owner_{owners(mine)},
-          shard_{shards_of_rows(fixed)},
-          heavy_of_(counts.size(), -1),
-          needed_(at(mine.ranks() * fixed.rows())),
-          light_(needed_.size()) {
-        for (std::size_t i = 0; heavy && i < counts.size(); ++i) {
-            if (counts[i] > 64 * fixed.shards()) heavy_of_[i] = heavies_++;
+/// One side's rows over one number of ranks.
+struct Cut {
+    explicit Cut(ShardLayout rows) : layout{std::move(rows)} {
+        for (int r = 0; r < layout.ranks(); ++r) {
+            const Range mine = layout.rank_shards(r);
+            rank_of.insert(rank_of.end(), at(mine.size()), r);
+            nodes.push_back(tree_nodes(layout.shards(), mine));
         }
-        pieces_.resize(at(heavies_ * fixed.shards()));
     }
 
-    void mark(Index i, Index j) {
-        const std::size_t place = at(owner_[at(i)] * fixed_.rows() + j);
-        needed_[place] = true;
-        const Index h = heavy_of_[at(i)];
-        if (h < 0) {
-            light_[place] = true;
-        } else {
-            pieces_[at(h * fixed_.shards() + shard_[at(j)])] = true;
+    ShardLayout layout;
+    std::vector<int> rank_of;               // of every shard
+    std::vector<std::vector<Range>> nodes;  // of a sum over shards, for every rank
+};
+
+/// How many rows of the other side the ranks of one side need.
+struct Need {
+    explicit Need(int ranks) : rows(at(ranks), 0) {}
+
+    std::vector<Index> rows;  // of every rank
+    Index foreign = 0;        // of all ranks together, those that others own
+};
+
+/// One side's needs on all numbers of ranks, counted while the matrix is walked.
+class SideCount {
+public:
+    /// @param mine, fixed  cuts of both sides, for each number of ranks
+    /// @param nested  whether what is one rank's there is also one rank's for all later numbers
+    SideCount(const std::vector<Cut>& mine, const std::vector<Cut>& fixed,
+              const std::vector<bool>& nested)
+        : mine_{mine}, fixed_{fixed}, nested_{nested}, messages_(mine.size(), 0) {
+        for (const Cut& cut : mine) {
+            all_.emplace_back(cut.layout.ranks());
+            light_.emplace_back(cut.layout.ranks());
+        }
+    }
+
+    /// Shard `now` needs a row of shard `owner` of the other side; the last shard before it that
+    /// needs the same row is `before` (−1: none).
+    void see(std::int32_t before, std::int32_t now, std::int32_t owner) {
+        see(all_, before, now, owner);
+    }
+    /// The same, of shards' rows that are not heavy.
+    void see_light(std::int32_t before, std::int32_t now, std::int32_t owner) {
+        see(light_, before, now, owner);
+    }
+
+    /// A heavy row of shard `owner`; `pieces` tells which shards of the other side it has entries
+    /// in, from place `first` on.
+    void add_heavy(std::int32_t owner, const std::vector<bool>& pieces, Index first) {
+        std::vector<Index> before{0};  // so many shards with entries stand before each
+        for (Index s = 0; s < fixed_.front().layout.shards(); ++s) {
+            before.push_back(before.back() + (pieces[at(first + s)] ? 1 : 0));
+        }
+        heavy_ = true;
+        for (std::size_t c = 0; c < mine_.size(); ++c) {
+            const auto own = at(mine_[c].rank_of[at(owner)]);
+            for (std::size_t r = 0; r < fixed_[c].nodes.size(); ++r) {
+                if (r == own) continue;
+                messages_[c] += std::ranges::count_if(fixed_[c].nodes[r], [&](Range node) {
+                    return before[at(node.end)] > before[at(node.begin)];
+                });
+            }
         }
     }
 
@@ -77,62 +106,121 @@ public:
         bool numbered = false;
     };
 
-    /// As SparseSide::choose_exchange chooses.
-    [[nodiscard]] Result choose(Index k, std::size_t word) const {
-        const int p = mine_.ranks();
+    /// As SparseSide::choose_exchange chooses, on one of the numbers of ranks.
+    [[nodiscard]] Result choose(std::size_t c, Index k, std::size_t word) const {
+        const int p = mine_[c].layout.ranks();
+        const Index rows = fixed_[c].layout.rows();
         const double row_bytes = static_cast<double>(k) * static_cast<double>(word);
-        Result best{.bytes = row_bytes * static_cast<double>(fixed_.rows() * (p - 1)),
-                    .buffer = fixed_.rows()};
+        Result best{.bytes = row_bytes * static_cast<double>(rows * (p - 1)), .buffer = rows};
         if (p == 1) return best;
-        const auto consider = [&](const char* name, const std::vector<bool>& wanted, double more) {
-            Index foreign = 0;
-            Index fullest = 0;
-            for (int q = 0; q < p; ++q) {
-                const Range own = fixed_.rank_rows(q);
-                Index count = 0;
-                for (Index j = 0; j < fixed_.rows(); ++j) {
-                    if (!wanted[at(q * fixed_.rows() + j)]) continue;
-                    ++count;
-                    if (!own.contains(j)) ++foreign;
-                }
-                fullest = std::max(fullest, count);
-            }
-            const double bytes = row_bytes * static_cast<double>(foreign) + more;
-            if (bytes < best.bytes) best = {name, bytes, fullest, true};
+        const auto consider = [&](const char* name, const Need& need, double more) {
+            const double bytes = row_bytes * static_cast<double>(need.foreign) + more;
+            if (bytes < best.bytes) best = {name, bytes, std::ranges::max(need.rows), true};
         };
-        consider("needed", needed_, 0.0);
-        if (heavies_ > 0) consider("reduced", light_, partial_bytes(k, word));
+        consider("needed", all_[c], 0.0);
+        const auto partial = static_cast<double>(k * (k + 3) / 2) * static_cast<double>(word);
+        if (heavy_) consider("reduced", light_[c], partial * static_cast<double>(messages_[c]));
         return best;
     }
 
 private:
-    /// What the partial sums of heavy rows need.
-    [[nodiscard]] double partial_bytes(Index k, std::size_t word) const {
-        std::vector<std::vector<Range>> nodes;
-        for (int r = 0; r < fixed_.ranks(); ++r) {
-            nodes.push_back(tree_nodes(fixed_.shards(), fixed_.rank_shards(r)));
-        }
-        Index messages = 0;
-        for (std::size_t i = 0; i < heavy_of_.size(); ++i) {
-            if (heavy_of_[i] < 0) continue;
-            const auto first = pieces_.begin() + heavy_of_[i] * fixed_.shards();
-            for (int r = 0; r < fixed_.ranks(); ++r) {
-                if (r == owner_[i]) continue;
-                messages += std::ranges::count_if(nodes[at(r)], [&](Range node) {
-                    return std::find(first + node.begin, first + node.end, true) !=
-                           first + node.end;
-                });
+    void see(std::vector<Need>& needs, std::int32_t before, std::int32_t now, std::int32_t owner) {
+        for (std::size_t c = 0; c < needs.size(); ++c) {
+            const auto& rank_of = mine_[c].rank_of;
+            const int rank = rank_of[at(now)];
+            if (before >= 0 && rank_of[at(before)] == rank) {
+                if (nested_[c]) return;
+                continue;
             }
+            ++needs[c].rows[at(rank)];
+            if (fixed_[c].rank_of[at(owner)] != rank) ++needs[c].foreign;
         }
-        return static_cast<double>(messages * (k * (k + 3) / 2)) * static_cast<double>(word);
     }
 
-    ShardLayout mine_, fixed_;
-    std::vector<int> owner_;
-    std::vector<Index> shard_;
-    std::vector<Index> heavy_of_;  // its number, or −1
-    Index heavies_ = 0;
-    std::vector<bool> needed_, light_, pieces_;
+    const std::vector<Cut>& mine_;
+    const std::vector<Cut>& fixed_;
+    const std::vector<bool>& nested_;
+    std::vector<Need> all_, light_;
+    std::vector<Index> messages_;  // with partial sums of heavy rows
+    bool heavy_ = false;
+};
+
+/// Both sides' needs, counted row by row.
+class Count {
+public:
+    Count(const AlsSize& size, const std::vector<Cut>& rows, const std::vector<Cut>& cols,
+          const std::vector<bool>& nested)
+        : row_shard_{shards_of_rows(rows.front().layout)},
+          col_shard_{shards_of_rows(cols.front().layout)},
+          row_shards_{rows.front().layout.shards()},
+          col_shards_{cols.front().layout.shards()},
+          row_is_heavy_(at(size.rows)),
+          heavy_col_(at(size.cols), -1),
+          last_(at(size.cols), -1),
+          last_light_(at(size.cols), -1),
+          rows_(rows, cols, nested),
+          cols_(cols, rows, nested) {
+        for (std::size_t i = 0; size.heavy && i < row_is_heavy_.size(); ++i) {
+            row_is_heavy_[i] = size.row_counts[i] > 64 * col_shards_;
+            heavy_rows_ = heavy_rows_ || row_is_heavy_[i];
+        }
+        for (std::size_t j = 0; size.heavy && j < heavy_col_.size(); ++j) {
+            if (size.col_counts[j] > 64 * row_shards_) heavy_col_[j] = heavy_cols_++;
+        }
+        pieces_.resize(at(heavy_cols_ * row_shards_));
+    }
+
+    void visit(Index i, std::span<const ColIndex> given) {
+        std::vector<ColIndex> sorted;
+        if (!std::ranges::is_sorted(given)) {
+            sorted.assign(given.begin(), given.end());
+            std::ranges::sort(sorted);
+            given = sorted;
+        }
+        const std::int32_t mine = row_shard_[at(i)];
+        const bool heavy = row_is_heavy_[at(i)];
+        std::vector<bool> pieces(heavy ? at(col_shards_) : 0);
+        std::int32_t before = -1;  // the shard of this row's column before
+        std::int32_t before_light = -1;
+        for (const ColIndex j : given) {
+            const std::int32_t shard = col_shard_[at(j)];
+            std::int32_t& last = last_[at(j)];
+            if (last != mine) rows_.see(std::exchange(last, mine), mine, shard);
+            if (shard != before) cols_.see(std::exchange(before, shard), shard, mine);
+            if (heavy) pieces[at(shard)] = true;
+            if (heavy_rows_ && !heavy && last_light_[at(j)] != mine) {
+                rows_.see_light(std::exchange(last_light_[at(j)], mine), mine, shard);
+            }
+            if (heavy_cols_ == 0) continue;
+            if (heavy_col_[at(j)] >= 0) {
+                pieces_[at(heavy_col_[at(j)] * row_shards_ + mine)] = true;
+            } else if (shard != before_light) {
+                cols_.see_light(std::exchange(before_light, shard), shard, mine);
+            }
+        }
+        if (heavy) rows_.add_heavy(mine, pieces, 0);
+    }
+
+    void finish() {
+        for (std::size_t j = 0; j < heavy_col_.size(); ++j) {
+            if (heavy_col_[j] < 0) continue;
+            cols_.add_heavy(col_shard_[j], pieces_, heavy_col_[j] * row_shards_);
+        }
+    }
+
+    [[nodiscard]] const SideCount& rows() const { return rows_; }
+    [[nodiscard]] const SideCount& cols() const { return cols_; }
+
+private:
+    std::vector<std::int32_t> row_shard_, col_shard_;
+    Index row_shards_, col_shards_;
+    std::vector<bool> row_is_heavy_;
+    std::vector<Index> heavy_col_;                 // its number among those, or −1
+    std::vector<bool> pieces_;                     // of every heavy column and shard of rows
+    std::vector<std::int32_t> last_, last_light_;  // shards that had an entry of each column
+    bool heavy_rows_ = false;
+    Index heavy_cols_ = 0;
+    SideCount rows_, cols_;
 };
 
 Index most_entries(const ShardLayout& layout, const std::vector<Index>& counts) {
@@ -182,50 +270,47 @@ Index AlsSize::nnz() const {
 
 std::vector<AlsCost> als_costs(const AlsSize& size, const std::vector<int>& ranks,
                                const RowWalk& walk) {
-    struct Sides {
-        ShardLayout row_layout, col_layout;
-        SideCount rows, cols;
-    };
-    std::vector<Sides> all;
-    for (const int p : ranks) {
-        const ShardLayout rows = layout_of(size.row_counts, p);
-        const ShardLayout cols = layout_of(size.col_counts, p);
-        all.push_back({rows, cols, SideCount(rows, cols, size.row_counts, size.heavy),
-                       SideCount(cols, rows, size.col_counts, size.heavy)});
+    std::vector<std::size_t> order(ranks.size());  // the greatest number of ranks first
+    std::iota(order.begin(), order.end(), std::size_t{0});
+    std::ranges::sort(order, std::greater<>(), [&](std::size_t i) { return ranks[i]; });
+    std::vector<Cut> rows;
+    std::vector<Cut> cols;
+    std::vector<bool> nested;
+    for (auto i = order.begin(); i != order.end(); ++i) {
+        rows.emplace_back(layout_of(size.row_counts, ranks[*i]));
+        cols.emplace_back(layout_of(size.col_counts, ranks[*i]));
+        nested.push_back(std::all_of(
+            i, order.end(), [&](std::size_t later) { return ranks[*i] % ranks[later] == 0; }));
     }
-    walk([&](Index i, std::span<const ColIndex> cols) {
-        for (Sides& sides : all) {
-            for (const ColIndex j : cols) {
-                sides.rows.mark(i, j);
-                sides.cols.mark(j, i);
-            }
-        }
-    });
-    std::vector<AlsCost> costs;
-    for (const Sides& s : all) {
-        const auto row = s.rows.choose(size.k, size.word);
-        const auto col = s.cols.choose(size.k, size.word);
-        const double p = s.row_layout.ranks();
-        const auto row_entries = static_cast<double>(most_entries(s.row_layout, size.row_counts));
-        const auto col_entries = static_cast<double>(most_entries(s.col_layout, size.col_counts));
-        AlsCost cost;
-        cost.ranks = s.row_layout.ranks();
+    Count count(size, rows, cols, nested);
+    walk([&](Index i, std::span<const ColIndex> entries) { count.visit(i, entries); });
+    count.finish();
+    std::vector<AlsCost> costs(ranks.size());
+    for (std::size_t c = 0; c < order.size(); ++c) {
+        const ShardLayout& row_layout = rows[c].layout;
+        const ShardLayout& col_layout = cols[c].layout;
+        const auto row = count.rows().choose(c, size.k, size.word);
+        const auto col = count.cols().choose(c, size.k, size.word);
+        const double p = row_layout.ranks();
+        const auto row_entries = static_cast<double>(most_entries(row_layout, size.row_counts));
+        const auto col_entries = static_cast<double>(most_entries(col_layout, size.col_counts));
+        AlsCost& cost = costs[order[c]];
+        cost.ranks = row_layout.ranks();
         cost.bytes = row.bytes + col.bytes;
         cost.row_scheme = row.scheme;
         cost.col_scheme = col.scheme;
         cost.sweep = {.messages = 2.0 * (p - 1.0),
                       .bytes = cost.bytes / p,
-                      .flops = most_flops(s.row_layout, size.row_counts, size.k) +
-                               most_flops(s.col_layout, size.col_counts, size.k)};
+                      .flops = most_flops(row_layout, size.row_counts, size.k) +
+                               most_flops(col_layout, size.col_counts, size.k)};
         cost.memory = als_memory(
             {.row_entries = row_entries,
              .col_entries = col_entries,
              .numbered_entries =
                  (row.numbered ? row_entries : 0.0) + (col.numbered ? col_entries : 0.0),
-             .factor_rows = static_cast<double>(most_rows(s.row_layout) + most_rows(s.col_layout)),
+             .factor_rows = static_cast<double>(most_rows(row_layout) + most_rows(col_layout)),
              .received_rows = static_cast<double>(row.buffer + col.buffer)},
             size.k, size.word);
-        costs.push_back(std::move(cost));
     }
     return costs;
 }

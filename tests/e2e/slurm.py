@@ -1,14 +1,17 @@
 """A Slurm of four virtual nodes on this machine, for as long as a test runs."""
 
+import json
 import os
 import shutil
 import socket
 import subprocess
+import sys
 import time
 from pathlib import Path
 
 PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch", "scontrol", "squeue", "sinfo")
 NODES = 4
+KEEPER = Path(__file__).with_name("keeper.py")
 
 
 def missing():
@@ -33,13 +36,15 @@ class Slurm:
     def __init__(self, folder):
         self.folder = Path(folder)
         self.folder.chmod(0o755)
-        self.daemons = []
+        self.daemons = 0
         self.env = {name: value for name, value in os.environ.items()
                     if not name.startswith(("SLURM_", "PMIX_"))}
         self.env["SLURM_CONF"] = str(self.folder / "slurm.conf")
         self.env["PATH"] += ":/usr/sbin:/sbin"
 
     def start(self):
+        self.keeper = subprocess.Popen([sys.executable, "-B", KEEPER], env=self.env, text=True,
+                                       stdin=subprocess.PIPE, start_new_session=True)
         self._munge()
         self._configure()
         self._daemon("slurmctld", "-D")
@@ -55,14 +60,9 @@ class Slurm:
         raise RuntimeError("the nodes did not come up:\n" + self.logs())
 
     def stop(self):
-        for daemon in reversed(self.daemons):
-            daemon.terminate()
-        for daemon in reversed(self.daemons):
-            try:
-                daemon.wait(15)
-            except subprocess.TimeoutExpired:
-                daemon.kill()
-                daemon.wait()
+        """Ends the daemons and all that they started; so does the death of this process."""
+        self.keeper.stdin.close()
+        self.keeper.wait(60)
 
     def run(self, *command, check=True, cwd=None):
         done = subprocess.run([str(word) for word in command], env=self.env, cwd=cwd, text=True,
@@ -97,10 +97,11 @@ class Slurm:
                  for log in sorted(self.folder.glob("*.log"))]
         return "\n".join(texts)
 
-    def _daemon(self, name, *arguments):
-        with open(self.folder / f"{name}-{len(self.daemons)}.log", "w", encoding="utf8") as log:
-            self.daemons.append(subprocess.Popen([name, *arguments], env=self.env, stdout=log,
-                                                 stderr=log, start_new_session=True))
+    def _daemon(self, *command):
+        log = self.folder / f"{command[0]}-{self.daemons}.log"
+        self.daemons += 1
+        self.keeper.stdin.write(json.dumps([command, str(log)]) + "\n")
+        self.keeper.stdin.flush()
 
     def _munge(self):
         key = self.folder / "munge.key"

@@ -82,10 +82,12 @@ class Resume(ProgramTest):
                 self.assertEqual(self.finish(loop, 3), undisturbed)
 
     def test_a_signal_to_one_rank_stops_all(self):
-        job = self.start("als", 3)
-        os.kill(ranks_of(job.pid)[2], signal.SIGUSR2)
-        job.communicate(timeout=60)
-        self.assertEqual(job.returncode, 75)
+        for sent in (signal.SIGUSR2, signal.SIGXCPU, signal.SIGTERM, signal.SIGINT):
+            with self.subTest(sent):
+                job = self.start("als", 3)
+                os.kill(ranks_of(job.pid)[2], sent)
+                stderr = job.communicate(timeout=60)[1]
+                self.assertEqual(job.returncode, 75, stderr)
 
     def test_a_second_signal_stops_at_once(self):
         job = self.start("als", 2)

@@ -1,6 +1,7 @@
 """The batch scripts of jobs/slurm, submitted to a real Slurm on this machine."""
 
 import os
+import subprocess
 import sys
 import time
 import unittest
@@ -55,6 +56,38 @@ class Batch(ProgramTest):
         return (log.exists() and "to be continued" in log.read_text()
                 and self.slurm.state(chain)["JobState"] == "PENDING")
 
+    def study(self):
+        """What a scaling study of batch jobs says when it is called again."""
+        done = subprocess.run(
+            [sys.executable, "-B", ROOT / "jobs" / "scale", "strong", "als", "--ranks", "1,2",
+             "--repeats", "1", "--size", "0.02", "--out", "study", "--rankfold", PROGRAM, "--slurm",
+             "--sbatch=--time=2"], env=self.slurm.env, cwd=self.folder, text=True,
+            capture_output=True, check=False)
+        self.assertEqual(done.returncode, 0, done.stdout + done.stderr)
+        return done.stdout
+
+    def until_studied(self):
+        deadline = time.monotonic() + 60
+        while not (self.folder / "study" / "study.html").exists():
+            self.assertLess(time.monotonic(), deadline, self.slurm.logs())
+            time.sleep(1.0)
+            self.study()
+
+    def check_study(self):
+        """Runs as batch jobs; what is there or in the queue is not submitted again."""
+        self.assertEqual(self.study().count("submitted"), 3)  # a matrix, and two numbers of ranks
+        self.assertNotIn("submitted", self.study())
+        self.until_studied()
+        rows = self.report("study/study.json")["rows"]
+        self.assertEqual([row["ranks"] for row in rows], [1, 2])
+        self.assertEqual(rows[0]["digest"], rows[1]["digest"])
+        (self.folder / "study" / "runs" / "als-p2-n1-r0.json").unlink()
+        (self.folder / "study" / "study.html").unlink()
+        told = self.study()
+        self.assertEqual(told.count("submitted"), 1, told)
+        self.assertIn("2 ranks: submitted", told)
+        self.until_studied()
+
     def test_every_script_runs_and_a_chain_requeues_itself_until_it_is_done(self):
         few = 60
         digest = self.undisturbed(few)
@@ -94,6 +127,7 @@ class Batch(ProgramTest):
         self.assertEqual([stage["options"]["lambda"] for stage in values], [0.1, 0.3])
         self.assertEqual(values[0]["digest"], digest)
 
+        self.check_study()
         state = self.finished(chain, timeout=420)
         self.assertGreaterEqual(int(state["Restarts"]), 1)
         log = log.read_text()

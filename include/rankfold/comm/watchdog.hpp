@@ -13,7 +13,8 @@ namespace rankfold {
 /// ranks of one host share a page of memory in which each counts on while it lives; the first
 /// ranks of all hosts send each other datagrams in a ring. A rank or host that stays silent for
 /// the limit ends the job: one line names it and the phase it was in, and the processes that
-/// noticed exit with Fault::silent (79), upon which the launcher ends the others.
+/// noticed exit with Fault::silent (79), upon which the launcher ends the others. An mpirun that
+/// cannot, as it does not reach a host's daemon, is killed five seconds later.
 ///
 /// The time is the watching thread's own: a whole job that was suspended and goes on is not ended.
 /// A loop that computes for ever is not noticed; only processes that do not run are.

@@ -51,7 +51,7 @@ using RowWalk = std::function<void(const std::function<void(Index, std::span<con
 
 /// The cost on each of these numbers of ranks. Exact for bytes and flops: the schemes of exchange
 /// are counted as SparseSide counts them.
-/// @cost one walk over the matrix; memory: some bits a row, column and rank
+/// @cost one walk over the matrix; memory: some words a row and column, whatever the ranks
 [[nodiscard]] std::vector<AlsCost> als_costs(const AlsSize& size, const std::vector<int>& ranks,
                                              const RowWalk& walk);
 

@@ -12,6 +12,7 @@
 #include <rankfold/data/tensor_file.hpp>
 #include <rankfold/dist/synthetic.hpp>
 #include <rankfold/linalg/blas.hpp>
+#include <rankfold/linalg/blas_kernel.hpp>
 #include <rankfold/linalg/row_kernels.hpp>
 
 #include "selftest.hpp"
@@ -68,7 +69,8 @@ void check_launch(Run& run, Diagnosis& diagnosis) {
     diagnosis.line("binding", comm.size() == 1 || place.bound || wanted > place.processors,
                    place.bound ? "each rank has processors of its own" : "ranks share processors",
                    "mpirun --bind-to core, srun --cpu-bind=cores");
-    diagnosis.line("BLAS", true, blas_description() + ", one thread a call");
+    const std::string kernel = blas_kernel_advice();
+    diagnosis.line("BLAS", kernel.empty(), blas_description() + ", one thread a call", kernel);
     const char* pool = std::getenv("OPENBLAS_NUM_THREADS");
     diagnosis.line("BLAS threads", pool != nullptr && std::string(pool) == "1",
                    fmt::format("OPENBLAS_NUM_THREADS is {}", pool == nullptr ? "not set" : pool),
