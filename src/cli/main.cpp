@@ -6,7 +6,7 @@
 
 #include <rankfold/cli/run.hpp>
 #include <rankfold/comm/session.hpp>
-#include <rankfold/linalg/blas.hpp>
+#include <rankfold/linalg/blas_kernel.hpp>
 
 int main(int argc, char** argv) {
     using rankfold::Fault;

@@ -2,13 +2,9 @@
 
 #include <algorithm>
 #include <cmath>
-#include <cstdlib>
-#include <filesystem>
-#include <system_error>
 
 #include <cblas.h>
 #include <dlfcn.h>
-#include <unistd.h>
 
 #include <rankfold/core/ledger.hpp>
 #include <rankfold/linalg/dense.hpp>
@@ -62,39 +58,6 @@ void gram_upper(R alpha, MatrixView<const R> a, R beta, MatrixView<R> c) {
         cblas_dsyrk(CblasRowMajor, CblasUpper, CblasTrans, n, k, alpha, a.data, lda, beta, c.data,
                     narrow<int>(c.ld));
     }
-}
-
-namespace {
-
-/// The kernels of OpenBLAS for what this processor has, or nullptr: not x86, or nothing better.
-const char* better_kernels(const std::string& present) {
-#if defined(__x86_64__)
-    // what OpenBLAS falls back to on processors that are younger than it is
-    for (const char* old : {"Prescott", "Core2", "Nehalem", "Sandybridge", "Generic", "generic"}) {
-        if (present != old) continue;
-        if (__builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl")) {
-            return "SkylakeX";
-        }
-        if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) return "Haswell";
-    }
-#endif
-    return nullptr;
-}
-
-}  // namespace
-
-void use_suitable_blas_kernels(char** argv) {
-    constexpr const char* choice = "OPENBLAS_CORETYPE";
-    if (std::getenv(choice) != nullptr) return;
-    auto* core = optional_symbol<char*()>("openblas_get_corename");
-    const char* better = core == nullptr ? nullptr : better_kernels(core());
-    if (better == nullptr) return;
-    std::error_code failed;
-    const auto program = std::filesystem::read_symlink("/proc/self/exe", failed);
-    if (failed) return;
-    ::setenv(choice, better, 1);
-    ::execv(program.c_str(), argv);
-    ::unsetenv(choice);  // it could not be started again: go on, slowly
 }
 
 void use_one_blas_thread() {

@@ -6,6 +6,7 @@
 
 #include <rankfold/comm/session.hpp>
 #include <rankfold/linalg/blas.hpp>
+#include <rankfold/linalg/blas_kernel.hpp>
 
 #include "support/mpi_test.hpp"
 

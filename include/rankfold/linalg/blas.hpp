@@ -21,13 +21,6 @@ void gemm(Transpose op_a, Transpose op_b, R alpha, MatrixView<const R> a, Matrix
 template <Real R>
 void gram_upper(R alpha, MatrixView<const R> a, R beta, MatrixView<R> c);
 
-/// To be called first in main, before MPI starts: where OpenBLAS does not know the processor, because
-/// it is younger, and would compute with the kernels of one without AVX, five times slower, the
-/// program is started once more with OPENBLAS_CORETYPE set to the best kernels that the processor
-/// can execute. Does nothing where that variable is set, with other BLAS, or on other processors.
-/// @param argv  of main
-void use_suitable_blas_kernels(char** argv);
-
 /// Sets the BLAS library to one thread, whatever the environment says.
 void use_one_blas_thread();
 
