@@ -117,10 +117,10 @@ struct DeepMf<R>::Impl {
         const auto start = [&](TowerSide<R>& side, const BlockRows<R>* factors_of_side,
                                const TowerInputs<R>& given) {
             if (factors_of_side != nullptr) {
-                begin_with(gather_all(*factors_of_side), 1.0, side.name, side.network);
+                begin_with(gather_all(*factors_of_side), 1.0, side.name, o.logistic, side.network);
             } else if (given.factors != nullptr && !given.embeddings) {
                 begin_with(gather_all(*given.factors), side.inputs.factor_scale(), side.name,
-                           side.network);
+                           o.logistic, side.network);
             }
             side.refresh(o.train.threads);
         };

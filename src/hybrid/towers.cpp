@@ -12,6 +12,8 @@ namespace rankfold {
 namespace {
 
 constexpr Index tile = 256;
+/// Logits of scores between 0 and 1 are this times the score, less half of it.
+constexpr double logit_scale = 8.0;
 
 /// Every row over its length.
 template <Real R>
@@ -147,20 +149,26 @@ void copy_parameters(const Network<R>& from, Network<R>& to) {
 }
 
 template <Real R>
-void begin_with(const DenseMatrix<R>& factors, double scale, const std::string& side,
+void begin_with(const DenseMatrix<R>& factors, double scale, const std::string& side, bool logits,
                 Network<R>& tower) {
     const Graph& graph = tower.graph();
     const bool deep = graph.layers.back().kind == LayerKind::sum;
     const bool free = graph.inputs.front().index;
-    const MatrixView<R> linear =
-        tower.arena().matrix("layers/" + side + (deep ? "_linear" : "_tower") + "/weight");
+    const std::string path = "layers/" + side + (deep ? "_linear" : "_tower") + "/";
+    const MatrixView<R> linear = tower.arena().matrix(path + "weight");
+    const double size = logits ? std::sqrt(logit_scale) : 1.0;
     // the embeddings come first in x, factors that are read come last
     const Index width =
         free ? tower.arena().matrix("embeddings/" + side + "_embedding").cols : factors.cols();
     const Index first = free ? 0 : linear.cols - width;
     for (Index i = 0; i < linear.rows; ++i) {
         std::ranges::fill(linear.row(i), R{0});
-        if (i < width) linear(i, first + i) = static_cast<R>(free ? 1.0 : 1.0 / scale);
+        if (i < width) linear(i, first + i) = static_cast<R>(free ? size : size / scale);
+    }
+    if (logits && linear.rows > factors.cols()) {
+        const double half = std::sqrt(0.5 * logit_scale);
+        tower.arena().matrix(path + "bias")(0, linear.rows - 1) =
+            static_cast<R>(side == "row" ? half : -half);
     }
     if (deep) {
         const MatrixView<R> last = tower.arena().matrix("layers/" + side + "_deep/weight");
@@ -259,11 +267,12 @@ void tower_outputs(Network<R>& network, const TowerRows<R>& rows, bool column, I
     }
 }
 
-#define RANKFOLD_INSTANTIATE(R)                                                               \
-    template TowerWidths widths_of(const TowerInputs<R>&, Index);                             \
-    template void copy_parameters(const Network<R>&, Network<R>&);                            \
-    template void begin_with(const DenseMatrix<R>&, double, const std::string&, Network<R>&); \
-    template class TowerRows<R>;                                                              \
+#define RANKFOLD_INSTANTIATE(R)                                                       \
+    template TowerWidths widths_of(const TowerInputs<R>&, Index);                     \
+    template void copy_parameters(const Network<R>&, Network<R>&);                    \
+    template void begin_with(const DenseMatrix<R>&, double, const std::string&, bool, \
+                             Network<R>&);                                            \
+    template class TowerRows<R>;                                                      \
     template void tower_outputs(Network<R>&, const TowerRows<R>&, bool, Index, BlockRows<R>&);
 RANKFOLD_INSTANTIATE(float)
 RANKFOLD_INSTANTIATE(double)

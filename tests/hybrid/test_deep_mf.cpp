@@ -114,7 +114,7 @@ TEST_F(DeepMfTest, TheGradientVanishesWhereAlsHasItsOptimum) {
     for (const DeepMfOptions& o : objectives()) {
         if (o.samples()) continue;
         AlsOptions options = o.als;
-        options.sweeps = 600;
+        options.sweeps = 300;
         const auto best = als(a, options, Steering{});
         const double mean = best.global_mean;
         const auto rows = row_problem(options, mean, a.cols());
@@ -171,9 +171,9 @@ TEST_F(DeepMfTest, LinearTowersReachTheObjectiveOfAls) {
         reference.sweeps = 200;
         const double wanted = als(a, reference, Steering{}).history.rows.back()[1];
         o.tower.embedding = 6;
-        o.train.epochs = 400;
+        o.train.epochs = 200;
         o.train.batch = 32;
-        o.train.optimizer.learning_rate = 0.03;
+        o.train.optimizer.learning_rate = 0.05;
         const auto model = fit_deep_mf<double>(a, o, {}, Steering{});
         EXPECT_LE(model.factors.history.rows.back()[1], 1.01 * wanted);
     }
@@ -192,6 +192,7 @@ TEST_F(DeepMfTest, EveryInputAndLossHasTheSameBitsOnAnyRanksAndThreads) {
         o.train.epochs = 2;
         o.train.batch = 32;
         for (std::size_t i = 0; i < one.all().size(); ++i) {
+            if (v != 2 && i != v % 4) continue;  // every loss, and every input
             SCOPED_TRACE(concat("objective ", v, ", inputs ", i));
             o.train.threads = 1;
             auto expected = fit_deep_mf(one.ratings, o, one.all()[i], Steering{});

@@ -70,8 +70,10 @@ void copy_parameters(const Network<R>& from, Network<R>& to);
 /// out.
 /// @param factors  of all rows, the same on all ranks
 /// @param scale    what factors that are read were multiplied by
+/// @param logits   true if f·g are logits: then W is √8 times that, and, if there are more outputs
+///                 than factors, b makes of them 8 x·y − 4, a logit of scores between 0 and 1
 template <Real R>
-void begin_with(const DenseMatrix<R>& factors, double scale, const std::string& side,
+void begin_with(const DenseMatrix<R>& factors, double scale, const std::string& side, bool logits,
                 Network<R>& tower);
 
 /// The rows that a tower reads, in a layout of their own.
