@@ -22,29 +22,11 @@ namespace rankfold::cli {
 namespace {
 
 /// Options that do not change the result, so a run may go on with others.
-const std::set<std::string> free_options{"threads",
-                                         "report",
-                                         "force",
-                                         "dry-run",
-                                         "print-options",
-                                         "quiet",
-                                         "checkpoint",
-                                         "every",
-                                         "resume",
-                                         "out",
-                                         "matrix",
-                                         "factors-file",
-                                         "network",
-                                         "model",
-                                         "init",
-                                         "validation",
-                                         "validation-factors",
-                                         "row-features",
-                                         "col-features",
-                                         "grid",
-                                         "time-limit",
-                                         "watchdog",
-                                         "max-time"};
+const std::set<std::string> free_options{
+    "threads",    "report",     "force",    "dry-run",    "print-options", "quiet",
+    "checkpoint", "every",      "resume",   "out",        "matrix",        "factors-file",
+    "network",    "model",      "init",     "validation", "row-features",  "col-features",
+    "grid",       "time-limit", "watchdog", "max-time"};
 
 /// When the program started, near enough: the dynamic initialisation of this file.
 const double program_start = monotonic_seconds();

@@ -11,7 +11,6 @@
 #include <rankfold/hybrid/compress.hpp>
 #include <rankfold/nn/sample_quality.hpp>
 
-#include "early_stop.hpp"
 #include "network_settings.hpp"
 #include "scoring.hpp"
 #include "training.hpp"
@@ -28,7 +27,6 @@ struct MlpCommand {
     std::optional<std::string> loss;
     std::optional<std::string> input;
     std::string factors_file;
-    std::string validation_factors;
     std::string init;
     std::string validation;
     std::vector<Index> hidden{256, 128};
@@ -50,7 +48,6 @@ struct MlpProblem {
     std::shared_ptr<const MatrixData<R>> matrix;
     std::shared_ptr<const MatrixData<R>> validation;
     std::shared_ptr<Factors<R>> factors;
-    std::shared_ptr<Factors<R>> validation_factors;  // if the validation rows are others
     Loss head = Loss::classes;
     NetworkInput input = NetworkInput::matrix;
     Index classes = 0;
@@ -102,13 +99,9 @@ MlpProblem<R> open_problem(Run& run, const MlpCommand& o) {
                           " needs --factors-file FILE, from "
                           "`rankfold als` on the same matrix");
     }
-    p.factors = load_factors<R>(run, o.factors_file);
-    if (o.validation_factors.empty()) return p;
-    p.validation_factors = load_factors<R>(run, o.validation_factors);
-    if (p.validation_factors->k() != p.factors->k() ||
-        p.validation_factors->method != p.factors->method) {
-        throw input_error(o.validation_factors, " is not made from ", o.factors_file,
-                          "; make it by `rankfold fold-in`");
+    p.factors = run.handover.find<Factors<R>>(o.factors_file);
+    if (!p.factors) {
+        p.factors = std::make_shared<Factors<R>>(read_factors<R>(run.comm, o.factors_file));
     }
     return p;
 }
@@ -307,17 +300,13 @@ void train(Run& run, const MlpCommand& o, const MlpProblem<R>& p, NetworkModel<R
         trainer.run(projecting(run, o, model.network, std::move(steering)));
         return;
     }
-    with_samples(
-        model, *p.validation, p.blocks,
-        [&](const auto& measured) {
-            NetworkStop<R> stop(
-                run, model.network,
-                measure_on<R>(SamplesRef<R>(measured), p, model, run.common.threads),
-                o.settings.patience);
-            trainer.run(projecting(run, o, model.network, stop.around(std::move(steering))));
-            stop.finish();
-        },
-        p.validation_factors.get());
+    with_samples(model, *p.validation, p.blocks, [&](const auto& measured) {
+        NetworkStop<R> stop(run, model.network,
+                            measure_on<R>(SamplesRef<R>(measured), p, model, run.common.threads),
+                            o.settings.patience);
+        trainer.run(projecting(run, o, model.network, stop.around(std::move(steering))));
+        stop.finish();
+    });
 }
 
 /// Brings the parameters of an earlier network in, where both have them in the same shape.
@@ -387,15 +376,12 @@ std::shared_ptr<NetworkModel<R>> fit(Run& run, const MlpCommand& o, const MlpPro
 template <Real R>
 void run_mlp(Run& run, const MlpCommand& o) {
     std::vector<std::string> inputs{o.matrix};
-    for (const std::string& file : {o.factors_file, o.validation_factors, o.init}) {
+    for (const std::string& file : {o.factors_file, o.init}) {
         if (!file.empty()) inputs.push_back(file);
     }
     run.check_output(o.out, inputs);
     if (o.settings.patience > 0 && o.validation.empty()) {
         throw input_error("--patience needs --validation");
-    }
-    if (!o.validation_factors.empty() && (o.validation.empty() || o.factors_file.empty())) {
-        throw input_error("--validation-factors needs --validation FILE and --factors-file FILE");
     }
     if (!o.factorize.empty()) {
         static_cast<void>(factorize_options(run, o.factorize));
@@ -460,9 +446,6 @@ Action declare_mlp(Options& options) {
     options.add("validation", o->validation,
                 "Matrix file to measure on after each epoch, or the share that is held back for "
                 "it, as 0.1; the best parameters are kept");
-    options.add("validation-factors", o->validation_factors,
-                "Factors of the validation rows, from `rankfold fold-in`, if the factors file does "
-                "not have these");
     options.add("hidden", o->hidden, "Widths of the hidden layers; 0 for none",
                 Accept::at_least(0));
     options.add("activation", o->activation, "Of the hidden layers",

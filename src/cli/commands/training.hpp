@@ -13,11 +13,10 @@ namespace rankfold::cli {
 /// the call; `use` must be collective.
 ///
 /// @param blocks  micro-batches
-/// @param others  factors of the matrix's rows, if these are not the model's; or null
 /// @collective @throws Error (Fault::input), agreed: no samples, a label out of range
 template <Real R, class Use>
 void with_samples(const NetworkModel<R>& model, const MatrixData<R>& a, Index blocks,
-                  const Use& use, const Factors<R>* others = nullptr) {
+                  const Use& use) {
     const auto hand = [&](RowSamples<R> samples) {
         if (!model.standard.mean.empty()) samples.standardise(model.standard);
         use(samples);
@@ -35,16 +34,15 @@ void with_samples(const NetworkModel<R>& model, const MatrixData<R>& a, Index bl
         a.sparse ? of_rows(*a.sparse) : of_rows(*a.dense);
         return;
     }
-    const Factors<R>& factors = others != nullptr ? *others : *model.factors;
     const BlockRows<R> features = model.input == NetworkInput::reconstruction
-                                      ? score_product(factors).rows
-                                      : row_features(factors);
-    BlockRows<R> rows = take_rows(features, a.layout(), rows_in_factors(a, factors));
+                                      ? score_product(*model.factors).rows
+                                      : row_features(*model.factors);
+    BlockRows<R> rows = take_rows(features, a.layout(), rows_in_factors(a, *model.factors));
     if (model.head != Loss::squared) {
         of_rows(rows);
         return;
     }
-    BlockRows<R> cols = col_features(factors);
+    BlockRows<R> cols = col_features(*model.factors);
     for (R& x : rows.local().data()) x *= static_cast<R>(model.scale);
     for (R& x : cols.local().data()) x *= static_cast<R>(model.col_scale);
     PairSamples<R> samples(*a.sparse, rows, cols, blocks);
