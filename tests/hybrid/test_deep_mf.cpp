@@ -114,7 +114,7 @@ TEST_F(DeepMfTest, TheGradientVanishesWhereAlsHasItsOptimum) {
     for (const DeepMfOptions& o : objectives()) {
         if (o.samples()) continue;
         AlsOptions options = o.als;
-        options.sweeps = 300;
+        options.sweeps = 600;
         const auto best = als(a, options, Steering{});
         const double mean = best.global_mean;
         const auto rows = row_problem(options, mean, a.cols());
