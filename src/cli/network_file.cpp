@@ -4,6 +4,7 @@
 #include <array>
 
 #include <rankfold/eval/scorer.hpp>
+#include <rankfold/hybrid/towers.hpp>
 
 namespace rankfold::cli {
 
@@ -12,7 +13,8 @@ namespace {
 using nlohmann::json;
 
 constexpr std::array inputs{NetworkInput::matrix, NetworkInput::factors,
-                            NetworkInput::reconstruction, NetworkInput::indices};
+                            NetworkInput::reconstruction, NetworkInput::indices,
+                            NetworkInput::towers};
 
 std::string text_of(const json& about, const char* name, const std::string& path) {
     const json value = about.value(name, json());
@@ -86,6 +88,13 @@ void check_model(const NetworkModel<R>& model, const std::string& path) {
         }
         return;
     }
+    if (model.input == NetworkInput::towers || head_name(model.head) == "factors") {
+        if (model.input != NetworkInput::towers || head_name(model.head) != "factors") {
+            throw wrong("towers have the head factors, and no other network has");
+        }
+        for (const char* side : {"row", "column"}) static_cast<void>(widths_in(graph, side));
+        return;
+    }
     if (scores_pairs(model)) throw wrong("a network for pairs must read indices");
     if (graph.inputs.size() != 1) throw wrong("the network must have one input");
     if (model.head == Loss::squared && model.network.outputs() != 1) {
@@ -123,6 +132,8 @@ std::string input_name(NetworkInput input) {
             return "factors";
         case NetworkInput::indices:
             return "indices";
+        case NetworkInput::towers:
+            return "towers";
         case NetworkInput::reconstruction:
             break;
     }
@@ -134,7 +145,7 @@ NetworkInput input_of_name(const std::string& name) {
         if (input_name(input) == name) return input;
     }
     throw input_error("unknown input \"", name,
-                      "\"; known are matrix, factors, reconstruction and indices");
+                      "\"; known are matrix, factors, reconstruction, indices and towers");
 }
 
 template <Real R>
@@ -218,6 +229,12 @@ std::shared_ptr<NetworkModel<R>> load_network(Run& run, const std::string& path)
         }
         return model;
     }
+    if (model->input == NetworkInput::towers) {
+        if (2 * model->factors->k() != model->network.outputs()) {
+            throw input_error("'", path, "': the factors are not the towers' outputs");
+        }
+        return model;
+    }
     if (factor_width(*model) != model->network.graph().inputs.front().width) {
         throw input_error("'", path, "': the factors are not as wide as what the network reads");
     }
@@ -264,7 +281,7 @@ std::vector<Index> rows_in_factors(const MatrixData<R>& data, const Factors<R>& 
 
 template <Real R>
 NetworkScorer<R> network_scorer(NetworkModel<R>& model, const MatrixData<R>* data) {
-    if (model.input == NetworkInput::indices) {
+    if (model.input == NetworkInput::indices || model.input == NetworkInput::towers) {
         throw input_error("this network scores pairs of rows and columns (head ",
                           head_name(model.head), "); use `rankfold evaluate` or `recommend`");
     }

@@ -4,183 +4,274 @@
 #include <cmath>
 
 #include <rankfold/core/subscript.hpp>
-#include <rankfold/factor/half_sweep.hpp>
 #include <rankfold/hybrid/entry_samples.hpp>
 
 namespace rankfold {
 
 namespace {
 
-constexpr Index tile = 256;
-
-/// Both towers, and their outputs side by side.
-Graph tower_graph(Index m, Index n, const DeepMfOptions& options) {
-    Graph graph;
-    graph.inputs = {{.name = "row", .width = m, .index = true},
-                    {.name = "column", .width = n, .index = true}};
-    for (const std::string side : {"row", "column"}) {
-        graph.layers.push_back({.name = side + "_embedding",
-                                .kind = LayerKind::embedding,
-                                .inputs = {side},
-                                .outputs = options.embedding});
-        std::string before = side + "_embedding";
-        for (std::size_t l = 0; l < options.hidden.size(); ++l) {
-            const std::string name = side + "_hidden" + std::to_string(l + 1);
-            graph.layers.push_back({.name = name,
-                                    .inputs = {before},
-                                    .outputs = options.hidden[l],
-                                    .activation = Activation::relu});
-            before = name;
-        }
-        graph.layers.push_back({.name = side + "_tower", .inputs = {before}, .outputs = options.k});
-    }
-    graph.layers.push_back({.name = "towers",
-                            .kind = LayerKind::concat,
-                            .inputs = {"row_tower", "column_tower"},
-                            .outputs = 2 * options.k});
-    return graph;
-}
-
-/// Puts the leading factors into the embeddings, and, if they are all that a tower computes, 1 into
-/// its diagonal. @collective
+/// One tower in training: what it reads, its samples, and its outputs.
 template <Real R>
-void start_towers(const Factors<R>& start, const DeepMfOptions& options, Network<R>& network) {
-    for (const bool columns : {false, true}) {
-        const std::string side = columns ? "column" : "row";
-        const DenseMatrix<R> factors = gather_all(columns ? start.cols : start.rows);
-        const MatrixView<R> table = network.arena().matrix("embeddings/" + side + "_embedding");
-        RANKFOLD_EXPECT(factors.rows() == table.rows);
-        for (Index i = 0; i < table.rows; ++i) {
-            for (Index f = 0; f < table.cols; ++f) {
-                table(i, f) = f < factors.cols() ? factors(i, f) : R{0};
-            }
-        }
-        if (!options.hidden.empty()) continue;
-        const MatrixView<R> tower = network.arena().matrix("layers/" + side + "_tower/weight");
-        for (Index i = 0; i < tower.rows; ++i) {
-            for (Index j = 0; j < tower.cols; ++j) tower(i, j) = i == j ? R{1} : R{0};
+struct TowerSide {
+    std::string name;
+    bool column;
+    TowerRows<R> inputs;
+    Network<R> network;
+    TowerSamples<R> samples;
+    Trainer<R> trainer;
+    BlockRows<R> outputs;
+
+    TowerSide(const Communicator& comm, bool column_, Index rows, const TowerInputs<R>& given,
+              const DeepMfOptions& o, Index blocks)
+        : name{column_ ? "column" : "row"},
+          column{column_},
+          inputs{comm, ShardLayout::even(rows, blocks, comm.size()), given},
+          network{started(name, inputs.widths(), o)},
+          samples{comm, inputs, blocks},
+          trainer{network, samples, o.loss(), o.train},
+          outputs{comm, inputs.layout(), o.tower.k} {}
+
+    static Network<R> started(const std::string& name, const TowerWidths& widths,
+                              const DeepMfOptions& o) {
+        Network<R> network(tower_graph(name, widths, o.tower));
+        network.initialize(o.train.seed + (name == "column" ? 1U : 0U));
+        return network;
+    }
+
+    void refresh(Index threads) {
+        tower_outputs(network, inputs, false, threads, outputs);
+        const TowerWidths& widths = inputs.widths();
+        if (widths.embeddings == 0 || widths.inputs() > 1) return;
+        for (Index i = 0; i < outputs.local().rows(); ++i) {
+            if (samples.count(i) == 0) std::ranges::fill(outputs.local().row(i), R{0});
         }
     }
-}
 
-/// Writes f (or g) of this rank's rows of one side, a tile at a time.
-template <Real R>
-void tower_outputs(const Network<R>& network, bool columns, BlockRows<R>& out) {
-    Workspace<R> ws = network.workspace(tile, Purpose::inference);
-    const Index k = out.cols();
-    for (Index s = out.shards().begin; s < out.shards().end; ++s) {
-        const Range rows = out.layout().shard_rows(s);
-        for (Index first = rows.begin; first < rows.end; first += tile) {
-            ws.rows = std::min(tile, rows.end - first);
-            for (Index t = 0; t < ws.rows; ++t) {
-                ws.indices[columns ? 1 : 0][at(t)] = first + t;
-                ws.indices[columns ? 0 : 1][at(t)] = 0;
-            }
-            network.forward(ws);
-            const auto z = network.output(ws).col_block(columns ? Range{k, 2 * k} : Range{0, k});
-            for (Index t = 0; t < ws.rows; ++t) {
-                std::ranges::copy(z.row(t), out.local().row(first + t - out.first_row()).begin());
-            }
-        }
+    void epoch(Index number, const TowerSide& other, const DeepMfOptions& o) {
+        samples.set_other(other.outputs);
+        inputs.leave_out(o.entry_dropout, o.train.seed + (column ? 1U : 0U), number);
+        trainer.epoch(number);
+        inputs.leave_out_nothing();
+        refresh(o.train.threads);
     }
+};
+
+template <Real R>
+BlockRowCsr<R> copy_of(const BlockRowCsr<R>& a) {
+    return {a.comm(), a.layout(), CsrMatrix<R>(a.local())};
 }
 
-/// Entries of every column, over all ranks.
-template <Real R>
-std::vector<Index> column_counts(const BlockRowCsr<R>& a) {
-    std::vector<Index> counts(at(a.cols()), 0);
-    for (const ColIndex j : a.local().col_idx) ++counts[at(j)];
-    a.comm().all_reduce(std::span<Index>(counts), Reduce::sum);
-    return counts;
+TensorList joined(TensorList first, const TensorList& second) {
+    first.tensors.insert(first.tensors.end(), second.tensors.begin(), second.tensors.end());
+    return first;
 }
 
-/// Gives the samples their targets and their shares λ n^(ν−1) of the penalties.
-template <Real R>
-void set_samples(const BlockRowCsr<R>& a, const DeepMfOptions& options, double mean,
-                 EntrySamples<R>& samples) {
-    const std::vector<Index> col_counts = column_counts(a);
-    const auto share = [&](Index n) {
-        return static_cast<R>(options.lambda *
-                              std::pow(static_cast<double>(n), options.lambda_exponent - 1.0));
-    };
-    std::vector<R> targets;
-    std::vector<R> rows;
-    std::vector<R> cols;
-    const CsrView<R> local = a.local().view();
-    for (Index i = 0; i < local.rows; ++i) {
-        for (Index e = local.row_ptr[i]; e < local.row_ptr[i + 1]; ++e) {
-            targets.push_back(static_cast<R>(static_cast<double>(local.values[e]) - mean));
-            rows.push_back(share(local.row_nnz(i)));
-            cols.push_back(share(col_counts[at(local.col_idx[e])]));
-        }
+DeepMfOptions with_width(DeepMfOptions options) {
+    options.tower.k = options.als.k;
+    if (options.micro_batches == 0) {
+        options.micro_batches = default_micro_batches(options.train.batch);
     }
-    samples.set_targets(targets);
-    samples.set_ridge(rows, cols);
+    return options;
 }
 
 }  // namespace
 
 template <Real R>
-DeepMfModel<R> fit_deep_mf(const BlockRowCsr<R>& a, const DeepMfOptions& options,
-                           const Steering& steering, const Factors<R>* start) {
-    BlockRowCsr<R> matrix(a.comm(), a.layout(), CsrMatrix<R>(a.local()));
-    if (options.implicit) {
-        for (R& v : matrix.local().values) v = R{1};
-        matrix = with_zeros(matrix, options.zeros, options.train.seed);
-    }
-    const BlockRowCsr<R> transposed = transpose(matrix);
-    const AlsOptions als{.k = options.k,
-                         .lambda = options.lambda,
-                         .lambda_exponent = options.lambda_exponent,
-                         .centering = options.implicit ? Centering::none : options.centering};
-    DeepMfModel<R> model{start_factors(matrix, transposed, als),
-                         Network<R>(tower_graph(a.rows(), a.cols(), options))};
-    Factors<R>& factors = model.factors;
-    factors.method = "deepmf";
-    model.network.initialize(options.train.seed);
-    if (start != nullptr) start_towers(*start, options, model.network);
+struct DeepMf<R>::Impl {
+    DeepMfOptions o;
+    BlockRowCsr<R> matrix;
+    BlockRowCsr<R> transposed;
+    Factors<R> factors;
+    std::unique_ptr<TowerSide<R>> rows;
+    std::unique_ptr<TowerSide<R>> cols;
+    std::optional<Network<R>> network;
 
-    const double mean = factors.global_mean;
-    SideOptions side{.problem = row_problem(als, mean, a.cols()), .threads = options.train.threads};
-    SparseSide<R> rows(matrix, side, factors.cols.layout(), options.k);
-    side.problem = row_problem(als, mean, a.rows());
-    const SparseSide<R> cols(transposed, side, factors.rows.layout(), options.k);
-    EntrySamples<R> samples(matrix, options.micro_batches > 0
-                                        ? options.micro_batches
-                                        : default_micro_batches(options.train.batch));
-    set_samples(matrix, options, mean, samples);
-    Trainer<R> trainer(model.network, samples, Loss::factorization, options.train);
-
-    const auto outputs = [&] {
-        model.network.prepare(tile);
-        tower_outputs(model.network, false, factors.rows);
-        tower_outputs(model.network, true, factors.cols);
-    };
-    factors.history.columns = {"epoch", "objective", "train_rmse"};
-    TensorList initial = trainer.state(0);
-    for (Index e = steering.restore(initial); e < options.train.epochs; ++e) {
-        trainer.epoch(e);
-        Progress progress{
-            .unit = "epoch", .step = e + 1, .steps = options.train.epochs, .values = {}};
-        {
-            const auto phase = a.comm().ledger().phase("objective");
-            outputs();
-            rows.gather(factors.cols);
-            const SideLoss loss = rows.losses(factors.rows);
-            const double objective = loss.entries + loss.ridge + cols.ridge(factors.cols);
-            const double rmse = std::sqrt(loss.entries / static_cast<double>(matrix.nnz()));
-            progress.values = {{"objective", objective}, {"train_rmse", rmse}};
-            factors.history.rows.push_back({static_cast<double>(e + 1), objective, rmse});
+    Impl(const BlockRowCsr<R>& a, const DeepMfOptions& options, const DeepMfData<R>& data)
+        : o{with_width(options)}, matrix{copy_of(a)}, transposed{transpose(matrix)} {
+        if (a.nnz() == 0) {
+            throw Error(Fault::input, "there is nothing to learn from: the matrix has no entries",
+                        true);
         }
-        if (steering.after(progress, trainer.state(e + 1)) == Verdict::stop) break;
+        const Communicator& comm = matrix.comm();
+        TowerInputs<R> f = data.rows;
+        TowerInputs<R> g = data.cols;
+        if (data.entries) {
+            f.entries = &matrix;
+            g.entries = &transposed;
+        }
+        rows = std::make_unique<TowerSide<R>>(comm, false, a.rows(), f, o, o.micro_batches);
+        cols = std::make_unique<TowerSide<R>>(comm, true, a.cols(), g, o, o.micro_batches);
+        network.emplace(both_towers(rows->network.graph(), cols->network.graph()));
+        if (o.samples()) {
+            for (R& v : matrix.local().values) v = v > R{0} ? R{1} : R{0};
+        }
+        const bool centred = !o.samples() && !o.als.implicit && o.als.centering == Centering::mean;
+        factors.method = "deepmf";
+        if (centred) factors.global_mean = start_factors(matrix, transposed, o.als).global_mean;
+        set_pairs(0);
+        begin(data);
     }
-    outputs();  // also when an earlier run had done all epochs
-    return model;
+
+    /// Puts the start into the towers, and computes their first outputs.
+    void begin(const DeepMfData<R>& data) {
+        const auto start = [&](TowerSide<R>& side, const BlockRows<R>* factors_of_side,
+                               const TowerInputs<R>& given) {
+            if (factors_of_side != nullptr) {
+                begin_with(gather_all(*factors_of_side), 1.0, side.name, o.logistic, side.network);
+            } else if (given.factors != nullptr && !given.embeddings) {
+                begin_with(gather_all(*given.factors), side.inputs.factor_scale(), side.name,
+                           o.logistic, side.network);
+            }
+            side.refresh(o.train.threads);
+        };
+        start(*rows, data.start != nullptr ? &data.start->rows : nullptr, data.rows);
+        start(*cols, data.start != nullptr ? &data.start->cols : nullptr, data.cols);
+        refresh();
+    }
+
+    /// The pairs of an epoch; if they are not drawn, they stay.
+    void set_pairs(Index epoch) {
+        const double mean = factors.global_mean;
+        if (!o.samples()) {
+            rows->samples.set_pairs(matrix, row_problem(o.als, mean, matrix.cols()), false);
+            cols->samples.set_pairs(transposed, row_problem(o.als, mean, matrix.rows()), false);
+            return;
+        }
+        const auto phase = matrix.comm().ledger().phase("draw pairs");
+        const BlockRowCsr<R> drawn = with_zeros(matrix, o.zeros, o.train.seed, epoch);
+        const auto problem = RowProblem::explicit_values(o.als.lambda, o.als.lambda_exponent, 0.0);
+        rows->samples.set_pairs(drawn, problem, true);
+        cols->samples.set_pairs(transpose(drawn), problem, true);
+    }
+
+    Progress measured(Index done) {
+        const auto phase = matrix.comm().ledger().phase("objective");
+        rows->samples.set_other(cols->outputs);
+        double ridge = 0.0;
+        const double half = rows->samples.loss(o.loss(), rows->outputs, ridge);
+        Progress progress{.unit = "epoch",
+                          .step = done,
+                          .steps = o.train.epochs,
+                          .values = {{"objective", half + cols->samples.ridge(cols->outputs)}}};
+        if (!o.samples() && !o.als.implicit) {
+            progress.values.emplace_back(
+                "train_rmse", std::sqrt((half - ridge) / static_cast<double>(matrix.nnz())));
+        }
+        return progress;
+    }
+
+    void refresh() {
+        copy_parameters(rows->network, *network);
+        copy_parameters(cols->network, *network);
+        factors.rows = rows->outputs.clone();
+        factors.cols = cols->outputs.clone();
+    }
+
+    [[nodiscard]] TensorList state(Index done) {
+        return joined(rows->trainer.state(done), cols->trainer.state(done));
+    }
+
+    void run(const Steering& steering) {
+        TensorList initial = state(0);
+        const Index first = steering.restore(initial);
+        if (first > 0) {
+            rows->refresh(o.train.threads);
+            cols->refresh(o.train.threads);
+            refresh();
+        }
+        for (Index e = first; e < o.train.epochs; ++e) {
+            if (o.samples() && e > 0) set_pairs(e);
+            rows->epoch(e, *cols, o);
+            cols->epoch(e, *rows, o);
+            refresh();
+            const Progress progress = measured(e + 1);
+            factors.history.columns = {"epoch"};
+            factors.history.rows.push_back({static_cast<double>(e + 1)});
+            for (const auto& [name, value] : progress.values) {
+                factors.history.columns.push_back(name);
+                factors.history.rows.back().push_back(value);
+            }
+            if (steering.after(progress, state(e + 1)) == Verdict::stop) break;
+        }
+    }
+};
+
+template <Real R>
+DeepMf<R>::DeepMf(const BlockRowCsr<R>& a, const DeepMfOptions& options, const DeepMfData<R>& data)
+    : impl_{std::make_unique<Impl>(a, options, data)} {}
+
+template <Real R>
+DeepMf<R>::~DeepMf() = default;
+
+template <Real R>
+void DeepMf<R>::run(const Steering& steering) {
+    impl_->run(steering);
 }
 
-template DeepMfModel<float> fit_deep_mf(const BlockRowCsr<float>&, const DeepMfOptions&,
-                                        const Steering&, const Factors<float>*);
-template DeepMfModel<double> fit_deep_mf(const BlockRowCsr<double>&, const DeepMfOptions&,
-                                         const Steering&, const Factors<double>*);
+template <Real R>
+Network<R>& DeepMf<R>::network() {
+    return *impl_->network;
+}
+
+template <Real R>
+const Factors<R>& DeepMf<R>::factors() const {
+    return impl_->factors;
+}
+
+template <Real R>
+DeepMfModel<R> DeepMf<R>::finish() {
+    for (TowerSide<R>* side : {impl_->rows.get(), impl_->cols.get()}) {
+        copy_parameters(*impl_->network, side->network);
+        side->refresh(impl_->o.train.threads);
+    }
+    impl_->refresh();
+    return {std::move(impl_->factors), std::move(*impl_->network)};
+}
+
+template <Real R>
+DeepMfModel<R> fit_deep_mf(const BlockRowCsr<R>& a, const DeepMfOptions& options,
+                           const DeepMfData<R>& data, const Steering& steering) {
+    DeepMf<R> fit(a, options, data);
+    fit.run(steering);
+    return fit.finish();
+}
+
+template <Real R>
+BlockRows<R> fold_in_deep_mf(const Communicator& comm, Network<R>& towers,
+                             const TowerInputs<R>& inputs, const ShardLayout& layout,
+                             Index threads) {
+    const TowerWidths wanted = widths_in(towers.graph(), "row");
+    const TowerWidths given = widths_of(inputs, layout.rows());
+    if (wanted.embeddings > 0 || wanted.factors > 0) {
+        throw input_error("the tower of the rows reads ",
+                          wanted.embeddings > 0 ? "free embeddings" : "given factors",
+                          ", which new rows do not have; fold-in needs one that reads entries or "
+                          "features");
+    }
+    const auto check = [](Index wanted_width, Index given_width, const char* what) {
+        if (wanted_width == given_width) return;
+        throw input_error("the tower of the rows reads ",
+                          wanted_width == 0 ? concat("no ", what)
+                                            : concat(what, " of ", wanted_width, " columns"),
+                          ", but ", given_width == 0 ? "none are" : concat(given_width, " are"),
+                          " given");
+    };
+    check(wanted.entries, given.entries, "entries");
+    check(wanted.features, given.features, "features");
+    const TowerRows<R> rows(comm, layout, inputs);
+    BlockRows<R> out(comm, layout, towers.outputs() / 2);
+    tower_outputs(towers, rows, false, threads, out);
+    return out;
+}
+
+#define RANKFOLD_INSTANTIATE(R)                                                                    \
+    template class DeepMf<R>;                                                                      \
+    template DeepMfModel<R> fit_deep_mf(const BlockRowCsr<R>&, const DeepMfOptions&,               \
+                                        const DeepMfData<R>&, const Steering&);                    \
+    template BlockRows<R> fold_in_deep_mf(const Communicator&, Network<R>&, const TowerInputs<R>&, \
+                                          const ShardLayout&, Index);
+RANKFOLD_INSTANTIATE(float)
+RANKFOLD_INSTANTIATE(double)
+#undef RANKFOLD_INSTANTIATE
 
 }  // namespace rankfold

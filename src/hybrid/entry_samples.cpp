@@ -47,18 +47,12 @@ void EntrySamples<R>::fill(MicroBatch<R>& batch) const {
     Targets<R>& targets = batch.targets;
     targets.values.clear();
     targets.weights.clear();
-    targets.row_ridge.clear();
-    targets.col_ridge.clear();
     for (std::size_t i = 0; i < batch.samples.size(); ++i) {
         const auto sample = at(batch.samples[i] - first);
         batch.indices[0][i] = rows_[sample];
         batch.indices[1][i] = cols_[sample];
         targets.values.push_back(targets_[sample]);
         if (!weights_.empty()) targets.weights.push_back(weights_[sample]);
-        if (!row_ridge_.empty()) {
-            targets.row_ridge.push_back(row_ridge_[sample]);
-            targets.col_ridge.push_back(col_ridge_[sample]);
-        }
     }
 }
 
@@ -95,12 +89,13 @@ void evaluate_entries(const Network<R>& network, const BlockRowCsr<R>& entries, 
 }
 
 template <Real R>
-BlockRowCsr<R> with_zeros(const BlockRowCsr<R>& a, double share, std::uint64_t seed) {
+BlockRowCsr<R> with_zeros(const BlockRowCsr<R>& a, double share, std::uint64_t seed, Index epoch) {
     const Philox random(seed, Stream::negatives);
     CsrMatrix<R> local;
     local.cols = a.cols();
     const CsrView<R> rows = a.local().view();
     std::vector<std::pair<ColIndex, R>> row;
+    std::vector<char> taken(at(a.cols()), 0);
     for (Index i = 0; i < rows.rows; ++i) {
         row.clear();
         const auto cols = rows.row_cols(i);
@@ -110,15 +105,18 @@ BlockRowCsr<R> with_zeros(const BlockRowCsr<R>& a, double share, std::uint64_t s
         const auto room = (a.cols() - rows.row_nnz(i)) / 2;
         const auto wanted = std::min<Index>(
             room, static_cast<Index>(std::llround(share * static_cast<double>(cols.size()))));
-        std::vector<ColIndex> drawn;
-        for (Index draw = 0; static_cast<Index>(drawn.size()) < wanted; ++draw) {
-            const auto j = static_cast<ColIndex>(random.below(a.cols(), a.first_row() + i, draw));
-            if (std::ranges::binary_search(cols, j) || std::ranges::count(drawn, j) > 0) continue;
-            drawn.push_back(j);
+        for (const ColIndex j : cols) taken[at(j)] = 1;
+        const Index first_draw = epoch << 32;
+        for (Index draw = 0; std::ssize(row) < std::ssize(cols) + wanted; ++draw) {
+            const auto j =
+                static_cast<ColIndex>(random.below(a.cols(), a.first_row() + i, first_draw + draw));
+            if (taken[at(j)] != 0) continue;
+            taken[at(j)] = 1;
+            row.emplace_back(j, R{0});
         }
-        for (const ColIndex j : drawn) row.emplace_back(j, R{0});
         std::ranges::sort(row, {}, &std::pair<ColIndex, R>::first);
         for (const auto& [j, v] : row) {
+            taken[at(j)] = 0;
             local.col_idx.push_back(j);
             local.values.push_back(v);
         }
@@ -134,7 +132,7 @@ template void evaluate_entries(const Network<float>&, const BlockRowCsr<float>&,
 template void evaluate_entries(const Network<double>&, const BlockRowCsr<double>&, bool, Index,
                                std::span<double>);
 
-template BlockRowCsr<float> with_zeros(const BlockRowCsr<float>&, double, std::uint64_t);
-template BlockRowCsr<double> with_zeros(const BlockRowCsr<double>&, double, std::uint64_t);
+template BlockRowCsr<float> with_zeros(const BlockRowCsr<float>&, double, std::uint64_t, Index);
+template BlockRowCsr<double> with_zeros(const BlockRowCsr<double>&, double, std::uint64_t, Index);
 
 }  // namespace rankfold

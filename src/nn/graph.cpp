@@ -82,7 +82,8 @@ Graph Graph::parse(const std::string& text) {
         for (const Json& input : json.at("inputs")) {
             graph.inputs.push_back({.name = input.at("name"),
                                     .width = input.at("width"),
-                                    .index = input.value("index", false)});
+                                    .index = input.value("index", false),
+                                    .sparse = input.value("sparse", false)});
         }
         for (const Json& layer : json.at("layers")) graph.layers.push_back(layer_of(layer));
     } catch (const Json::exception& error) {
@@ -98,6 +99,7 @@ std::string Graph::text() const {
     for (const InputSpec& input : inputs) {
         json["inputs"].push_back({{"name", input.name}, {"width", input.width}});
         if (input.index) json["inputs"].back()["index"] = true;
+        if (input.sparse) json["inputs"].back()["sparse"] = true;
     }
     json["layers"] = Json::array();
     for (const LayerSpec& layer : layers) json["layers"].push_back(json_of(layer));
@@ -114,9 +116,9 @@ Index Graph::width(const std::string& name) const {
     throw input_error("the network has no layer or input \"", name, "\"");
 }
 
-bool Graph::is_index(const std::string& name) const {
+bool Graph::names_rows(const std::string& name) const {
     for (const InputSpec& input : inputs) {
-        if (input.name == name) return input.index;
+        if (input.name == name) return input.index || input.sparse;
     }
     return false;
 }
@@ -163,6 +165,9 @@ void Graph::check() const {
         if (!known.insert(input.name).second) {
             throw input_error("the name \"", input.name, "\" stands twice in the network");
         }
+        if (input.index && input.sparse) {
+            throw input_error("input \"", input.name, "\" cannot be both index and sparse");
+        }
     }
     if (inputs.empty() || layers.empty()) throw input_error("the network has no layers");
     for (const LayerSpec& layer : layers) {
@@ -175,8 +180,9 @@ void Graph::check() const {
         check_inputs(layer);
         for (const std::string& input : layer.inputs) {
             if (!known.contains(input)) throw wrong("uses \"" + input + "\" before it is known");
-            if (is_index(input) != (layer.kind == LayerKind::embedding)) {
-                throw wrong("cannot read \"" + input + "\": indices are for embeddings only");
+            if (names_rows(input) != (layer.kind == LayerKind::embedding)) {
+                throw wrong("cannot read \"" + input +
+                            "\": indices and sparse rows are for embeddings only");
             }
         }
         if (!fits(layer.outputs)) throw wrong("has no proper number of outputs");

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 
+#include <rankfold/core/subscript.hpp>
 #include <rankfold/nn/loss.hpp>
 
 namespace rankfold {
@@ -28,6 +29,26 @@ void put(std::span<R> to, bool add, const Value& value) {
 }
 
 }  // namespace
+
+template <Real R>
+void copy_table_rows(MatrixView<const R> table, std::span<const Index> rows, MatrixView<R> z) {
+    for (Index i = 0; i < z.rows; ++i) {
+        std::ranges::copy(table.row(rows[at(i)]), z.row(i).begin());
+    }
+}
+
+template <Real R>
+void sum_table_rows(MatrixView<const R> table, std::span<const SparseRow<R>> rows, Index threads,
+                    MatrixView<R> z) {
+#pragma omp parallel for schedule(dynamic, 16) num_threads(static_cast <int>(threads))
+    for (Index i = 0; i < z.rows; ++i) {
+        const SparseRow<R>& row = rows[at(i)];
+        std::ranges::fill(z.row(i), R{0});
+        for (std::size_t e = 0; e < row.columns.size(); ++e) {
+            add_scaled<R>(row.values[e], table.row(row.columns[e]), z.row(i));
+        }
+    }
+}
 
 template <Real R>
 void join_forward(LayerKind kind, const std::vector<MatrixView<const R>>& x, MatrixView<R> z) {
@@ -138,6 +159,9 @@ void softmax_gradient(MatrixView<const R> a, MatrixView<R> d) {
 }
 
 #define RANKFOLD_INSTANTIATE(R)                                                                    \
+    template void copy_table_rows(MatrixView<const R>, std::span<const Index>, MatrixView<R>);     \
+    template void sum_table_rows(MatrixView<const R>, std::span<const SparseRow<R>>, Index,        \
+                                 MatrixView<R>);                                                   \
     template void join_forward(LayerKind, const std::vector<MatrixView<const R>>&, MatrixView<R>); \
     template void join_gradient(LayerKind, const std::vector<MatrixView<const R>>&, std::size_t,   \
                                 MatrixView<const R>, bool, MatrixView<R>);                         \

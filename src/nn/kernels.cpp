@@ -46,6 +46,12 @@ void add_impl(const R* x, R* y, Index n) {
 }
 
 template <class R>
+void add_scaled_impl(R a, const R* x, R* y, Index n) {
+    const auto by = hn::Set(Tag<R>(), a);
+    map(x, y, n, [by](auto u, auto v) HWY_ATTR { return hn::MulAdd(by, u, v); });
+}
+
+template <class R>
 void multiply_impl(const R* x, R* z, Index n) {
     map(x, z, n, [](auto a, auto b) HWY_ATTR { return hn::Mul(a, b); });
 }
@@ -259,6 +265,9 @@ bool momentum_impl(const UpdateStep& step, const R* g, const R* w, R* m, R* out,
     void add_##suffix(const R* x, R* y, Index n) {                                                 \
         add_impl<R>(x, y, n);                                                                      \
     }                                                                                              \
+    void add_scaled_##suffix(R a, const R* x, R* y, Index n) {                                     \
+        add_scaled_impl<R>(a, x, y, n);                                                            \
+    }                                                                                              \
     void multiply_##suffix(const R* x, R* z, Index n) {                                            \
         multiply_impl<R>(x, z, n);                                                                 \
     }                                                                                              \
@@ -300,6 +309,7 @@ Index length(std::size_t n) {
 
 #define RANKFOLD_EXPORT(R, suffix)                                                               \
     HWY_EXPORT(add_##suffix);                                                                    \
+    HWY_EXPORT(add_scaled_##suffix);                                                             \
     HWY_EXPORT(multiply_##suffix);                                                               \
     HWY_EXPORT(scale_##suffix);                                                                  \
     HWY_EXPORT(bias_row_##suffix);                                                               \
@@ -311,6 +321,11 @@ Index length(std::size_t n) {
     void add_to(std::span<const R> x, std::span<R> y) {                                          \
         RANKFOLD_EXPECT(x.size() == y.size());                                                   \
         HWY_DYNAMIC_DISPATCH(add_##suffix)(x.data(), y.data(), length(x.size()));                \
+    }                                                                                            \
+    template <>                                                                                  \
+    void add_scaled(R a, std::span<const R> x, std::span<R> y) {                                 \
+        RANKFOLD_EXPECT(x.size() == y.size());                                                   \
+        HWY_DYNAMIC_DISPATCH(add_scaled_##suffix)(a, x.data(), y.data(), length(x.size()));      \
     }                                                                                            \
     template <>                                                                                  \
     void multiply_to(std::span<const R> x, std::span<R> z) {                                     \

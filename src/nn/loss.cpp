@@ -3,10 +3,14 @@
 #include <algorithm>
 #include <array>
 #include <cmath>
+#include <functional>
+#include <numeric>
 #include <utility>
 
 #include <rankfold/core/error.hpp>
 #include <rankfold/core/subscript.hpp>
+#include <rankfold/linalg/dense.hpp>
+#include <rankfold/linalg/row_kernels.hpp>
 #include <rankfold/nn/kernels.hpp>
 
 namespace rankfold {
@@ -63,26 +67,37 @@ double squared(const Targets<R>& targets, double factor, MatrixView<R> z) {
     return total;
 }
 
-template <Real R>
-double factorization(const Targets<R>& targets, double factor, MatrixView<R> z) {
-    RANKFOLD_EXPECT(targets.values.size() == at(z.rows) && z.cols % 2 == 0);
-    const Index k = z.cols / 2;
+/// Both losses of factors, without the constant; `pair(w, b, s)` gives a pair's loss and its
+/// derivative by s.
+template <Real R, class Pair>
+double factor_rows(const Targets<R>& targets, double factor, MatrixView<R> z, Pair pair) {
+    RANKFOLD_EXPECT(targets.pairs.size() == at(z.rows) && targets.other.cols == z.cols);
     double total = 0.0;
+    AlignedVector<R> slope(at(z.cols));
     for (Index i = 0; i < z.rows; ++i) {
-        const double rho = static_cast<double>(targets.row_ridge[at(i)]);
-        const double kappa = static_cast<double>(targets.col_ridge[at(i)]);
-        double error = -static_cast<double>(targets.values[at(i)]);
-        for (Index c = 0; c < k; ++c) {
-            error += static_cast<double>(z(i, c)) * static_cast<double>(z(i, k + c));
+        const auto& row = targets.pairs[at(i)];
+        const std::span<R> x = z.row(i);
+        total += row.ridge * static_cast<double>(dot<R>(x, x));
+        std::ranges::copy(x, slope.begin());
+        scale(static_cast<R>(row.ridge), std::span<R>(slope));
+        if (targets.all_pairs.rows > 0) {
+            for (Index f = 0; f < z.cols; ++f) {
+                const R product = dot<R>(targets.all_pairs.row(f), x);
+                total += static_cast<double>(x[at(f)]) * static_cast<double>(product);
+                slope[at(f)] += product;
+            }
         }
-        total += error * error;
-        for (Index c = 0; c < k; ++c) {
-            const auto f = static_cast<double>(z(i, c));
-            const auto g = static_cast<double>(z(i, k + c));
-            total += rho * f * f + kappa * g * g;
-            z(i, c) = static_cast<R>(2.0 * factor * (error * g + rho * f));
-            z(i, k + c) = static_cast<R>(2.0 * factor * (error * f + kappa * g));
+        scale(R{2}, std::span<R>(slope));
+        for (std::size_t e = 0; e < row.columns.size(); ++e) {
+            const std::span<const R> y = targets.other.row(row.columns[e]);
+            const auto [value, derivative] =
+                pair(static_cast<double>(row.w[e]), static_cast<double>(row.b[e]),
+                     static_cast<double>(dot<R>(y, x)));
+            total += value;
+            add_scaled<R>(static_cast<R>(derivative), y, slope);
         }
+        scale(static_cast<R>(factor), std::span<R>(slope));
+        std::ranges::copy(slope, x.begin());
     }
     return total;
 }
@@ -170,6 +185,7 @@ constexpr std::array loss_names{LossNames{Loss::classes, "classes", "cross-entro
                                 LossNames{Loss::masked, "columns", "masked"},
                                 LossNames{Loss::squared, "rating", "squared"},
                                 LossNames{Loss::factorization, "factors", "squared"},
+                                LossNames{Loss::logistic_factorization, "factors", "logistic"},
                                 LossNames{Loss::logistic, "pairs", "logistic"},
                                 LossNames{Loss::ranking, "pairs", "ranking"}};
 
@@ -197,7 +213,17 @@ double loss_gradient(Loss loss, const Targets<R>& targets, double factor, Matrix
         case Loss::squared:
             return squared(targets, factor, z);
         case Loss::factorization:
-            return factorization(targets, factor, z);
+            return std::transform_reduce(targets.pairs.begin(), targets.pairs.end(), 0.0,
+                                         std::plus<>(),
+                                         [](const auto& row) { return row.constant; }) +
+                   factor_rows(targets, factor, z, [](double w, double b, double s) {
+                       return std::pair{w * s * s - 2.0 * b * s, 2.0 * (w * s - b)};
+                   });
+        case Loss::logistic_factorization:
+            return factor_rows(targets, factor, z, [](double w, double b, double s) {
+                const auto [value, slope] = softplus(s);
+                return std::pair{w * value - b * s, w * slope - b};
+            });
         case Loss::logistic:
             return logistic(targets, factor, z);
         case Loss::logistic_columns:

@@ -197,7 +197,8 @@ Workspace<R> Network<R>::workspace(Index capacity, Purpose purpose, Index blocks
     Workspace<R> ws;
     ws.capacity = capacity;
     for (const InputSpec& input : graph_.inputs) {
-        ws.inputs.emplace_back(input.index ? 0 : capacity, input.width);
+        ws.inputs.emplace_back(input.index || input.sparse ? 0 : capacity, input.width);
+        ws.sparse.emplace_back(at(input.sparse ? capacity : 0));
         ws.indices.emplace_back(at(input.index ? capacity : 0), 0);
     }
     for (Index l = 0; l < layers(); ++l) {
@@ -281,9 +282,11 @@ void Network<R>::forward_layer(Index layer, Workspace<R>& ws) const {
     LayerSpace<R>& space = ws.layers[at(layer)];
     const auto z = first_rows(space.output, ws.rows);
     if (spec.kind == LayerKind::embedding) {
-        const std::vector<Index>& indices = ws.indices[at(-1 - mine.sources.front().place)];
-        for (Index i = 0; i < ws.rows; ++i) {
-            std::ranges::copy(mine.table.row(indices[at(i)]), z.row(i).begin());
+        const auto input = at(-1 - mine.sources.front().place);
+        if (graph_.inputs[input].sparse) {
+            sum_table_rows<R>(mine.table, ws.sparse[input], ws.products.threads, z);
+        } else {
+            copy_table_rows<R>(mine.table, ws.indices[input], z);
         }
         return;
     }

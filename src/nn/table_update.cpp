@@ -13,8 +13,9 @@ TableUpdate<R>::TableUpdate(const Communicator& comm, Network<R>& network,
     : comm_{&comm}, network_{&network}, sum_{&sum} {
     const Graph& graph = network.graph();
     for (std::size_t i = 0; i < graph.inputs.size(); ++i) {
-        if (!graph.inputs[i].index) continue;
+        if (!graph.names_rows(graph.inputs[i].name)) continue;
         Side side;
+        side.sparse = graph.inputs[i].sparse;
         side.input = static_cast<Index>(i);
         side.layout = ShardLayout::even(graph.inputs[i].width, comm.size(), comm.size());
         for (const ParameterTensor& tensor : network.arena().tensors()) {
@@ -32,9 +33,24 @@ TableUpdate<R>::TableUpdate(const Communicator& comm, Network<R>& network,
     }
 }
 
-/// Finds out which rows the batch names, and who owns them.
+/// Finds out which rows the batch names.
 template <Real R>
-void TableUpdate<R>::plan(Side& side, const Workspace<R>& ws) {
+void TableUpdate<R>::find_needed(Side& side, const Workspace<R>& ws) {
+    side.needed.clear();
+    if (side.sparse) {
+        side.place.assign(at(side.layout.rows()), 0);
+        for (Index i = 0; i < ws.rows; ++i) {
+            for (const ColIndex row : ws.sparse[at(side.input)][at(i)].columns) {
+                side.place[at(row)] = 1;
+            }
+        }
+        for (Index row = 0; row < side.layout.rows(); ++row) {
+            if (side.place[at(row)] == 0) continue;
+            side.place[at(row)] = std::ssize(side.needed);
+            side.needed.push_back(row);
+        }
+        return;
+    }
     const std::span<const Index> named(ws.indices[at(side.input)].data(), at(ws.rows));
     side.needed.assign(named.begin(), named.end());
     std::ranges::sort(side.needed);
@@ -43,6 +59,12 @@ void TableUpdate<R>::plan(Side& side, const Workspace<R>& ws) {
     for (const Index row : named) {
         side.place.push_back(std::ranges::lower_bound(side.needed, row) - side.needed.begin());
     }
+}
+
+/// Finds out which rows the batch names, and who owns them.
+template <Real R>
+void TableUpdate<R>::plan(Side& side, const Workspace<R>& ws) {
+    find_needed(side, ws);
     const Range own = own_rows(side);
     side.requests.clear();
     if (comm_->size() == 1) {
@@ -99,9 +121,18 @@ void TableUpdate<R>::sum_blocks(Side& side, const Workspace<R>& ws, Range node,
         Index first = 0;
         for (const Table& table : side.tables) {
             const MatrixView<const R> d = network_->table_gradient(table.layer, ws);
+            const auto part = [&](Index place) {
+                return to.subspan(at(place * side.width + first), at(table.values.cols));
+            };
             for (Index i = begin; i < ws.ends[at(block)]; ++i) {
-                add_to<R>(d.row(i), to.subspan(at(side.place[at(i)] * side.width + first),
-                                               at(table.values.cols)));
+                if (!side.sparse) {
+                    add_to<R>(d.row(i), part(side.place[at(i)]));
+                    continue;
+                }
+                const SparseRow<R>& row = ws.sparse[at(side.input)][at(i)];
+                for (std::size_t e = 0; e < row.columns.size(); ++e) {
+                    add_scaled<R>(row.values[e], d.row(i), part(side.place[at(row.columns[e])]));
+                }
             }
             first += table.values.cols;
         }

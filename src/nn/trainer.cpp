@@ -240,19 +240,25 @@ void Trainer<R>::load(Index epoch, Index number, Index pass) {
         MicroBatch<R>& batch = batches_[at(b)];
         const Range place = places[at(b)];
         batch.epoch = epoch;
-        batch.inputs.clear();
-        batch.indices.clear();
-        for (auto& input : ws_.inputs) {
-            const bool dense = input.rows() > 0;
-            batch.inputs.push_back(input.view().row_block(dense ? place : Range{0, 0}));
-        }
-        for (auto& indices : ws_.indices) {
-            const bool used = !indices.empty();
-            batch.indices.push_back(std::span(indices).subspan(used ? at(place.begin) : 0,
-                                                               used ? at(place.size()) : 0));
-        }
+        show_inputs(ws_, place, batch);
         samples_.fill(batch);
     }
+}
+
+template <Real R>
+void show_inputs(Workspace<R>& ws, Range place, MicroBatch<R>& batch) {
+    const auto part = [place](auto& all) {
+        return all.empty() ? std::span(all)
+                           : std::span(all).subspan(at(place.begin), at(place.size()));
+    };
+    batch.inputs.clear();
+    batch.indices.clear();
+    batch.sparse.clear();
+    for (auto& input : ws.inputs) {
+        batch.inputs.push_back(input.view().row_block(input.rows() > 0 ? place : Range{0, 0}));
+    }
+    for (auto& indices : ws.indices) batch.indices.push_back(part(indices));
+    for (auto& rows : ws.sparse) batch.sparse.push_back(part(rows));
 }
 
 template <Real R>
@@ -462,6 +468,8 @@ Error Trainer<R>::failure(Index number, Index code) const {
                                  " on (sample ", row_ids_[at(row)] / each, ")", advice)};
 }
 
+template void show_inputs(Workspace<float>&, Range, MicroBatch<float>&);
+template void show_inputs(Workspace<double>&, Range, MicroBatch<double>&);
 template class Trainer<float>;
 template class Trainer<double>;
 

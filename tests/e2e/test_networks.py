@@ -300,17 +300,6 @@ class SideFeatures(ProgramTest):
                             "--col-features", "other.h5", "--out", "j.h5", says="no row of")
 
 
-class Towers(ProgramTest):
-    def test_linear_towers_from_factors_begin_as_these(self):
-        self.write_matrix("a.h5", random_matrix(40, 30))
-        self.run_program("als", "a.h5", "--factors", 4, "--sweeps", 5, "--out", "f.h5")
-        self.run_program("deepmf", "a.h5", "--factors", 4, "--init", "f.h5", "--epochs", 1,
-                         "--learning-rate", 1e-9, "--out", "d.h5", ranks=2)
-        with h5py.File(self.folder / "f.h5") as factors, h5py.File(self.folder / "d.h5") as deep:
-            np.testing.assert_allclose(deep["factors/row_factors"][:],
-                                       factors["row_factors"][:], atol=1e-5)
-
-
 def reference(tables, layers, rows, cols):
     """σ of NeuMF's output for each pair, by the names of its layers."""
     product = tables["row_factors"][rows] * tables["column_factors"][cols]

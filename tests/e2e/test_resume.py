@@ -19,7 +19,8 @@ KILLS = int(os.environ.get("RANKFOLD_KILLS", "10"))
 LOOPS = {
     "als": (["als", "a.h5", "--factors", 24, "--sweeps", 600], "3sweeps"),
     "mlp": (["mlp", "a.h5", "--input", "matrix", "--hidden", "32", "--epochs", 60], "2epochs"),
-    "deepmf": (["deepmf", "a.h5", "--factors", 8, "--epochs", 40], "2epochs"),
+    "deepmf": (["deepmf", "a.h5", "--factors", 16, "--input", "rows", "--entry-dropout", 0.2,
+                "--epochs", 300], "5epochs"),
     "hybrid": (["hybrid", "a.h5", "--factors", 8, "--rounds", 40, "--hidden", "8"], "1rounds"),
     "compress": (["compress", "net.h5", "--data", "a.h5", "--size", "0.5", "--epochs", 40],
                  "2epochs"),

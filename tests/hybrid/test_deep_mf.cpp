@@ -1,51 +1,270 @@
 #include <rankfold/hybrid/deep_mf.hpp>
 
+#include <cmath>
+
+#include <rankfold/core/random.hpp>
+
 #include "hybrid/small_ratings.hpp"
 #include "support/mpi_test.hpp"
 
 namespace rankfold::test {
 
-class DeepMf : public MpiTest {};
+namespace {
 
-TEST_F(DeepMf, LinearTowersReachTheObjectiveOfAls) {
-    const auto a = small_ratings<double>(comm);
-    const auto reference = als(a, AlsOptions{.k = 3, .sweeps = 200, .lambda = 0.1}, Steering{});
-    DeepMfOptions o{.k = 3, .embedding = 6, .lambda = 0.1};
-    o.train.epochs = 150;
-    o.train.batch = 256;
-    o.train.optimizer.learning_rate = 0.02;
-    const auto model = fit_deep_mf(a, o, Steering{});
-    const double wanted = reference.history.rows.back()[1];
-    const double reached = model.factors.history.rows.back()[1];
-    EXPECT_LE(reached, 1.01 * wanted);
+/// One of three traits of every row, and one of five: sparse features.
+template <Real R>
+BlockRowCsr<R> traits(const Communicator& comm, Index rows) {
+    const ShardLayout layout = ShardLayout::even(rows, 6, comm.size());
+    const Range mine = layout.rank_rows(comm.rank());
+    CsrMatrix<R> local;
+    local.cols = 8;
+    for (Index i = mine.begin; i < mine.end; ++i) {
+        local.col_idx.push_back(static_cast<ColIndex>(i % 3));
+        local.col_idx.push_back(static_cast<ColIndex>(3 + i % 5));
+        local.values.insert(local.values.end(), {R{1}, R{2}});
+        local.row_ptr.push_back(local.nnz());
+    }
+    return {comm, layout, std::move(local)};
 }
 
-TEST_F(DeepMf, HasTheSameBitsOnAnyRanksAndThreads) {
+/// The objectives that towers have.
+std::vector<DeepMfOptions> objectives() {
+    std::vector<DeepMfOptions> all(5);
+    for (DeepMfOptions& o : all) {
+        o.als.k = 3;
+        o.als.lambda = 0.05;
+    }
+    all[1].als.implicit = true;  // Hu's form
+    all[1].als.alpha = 2.0;
+    all[2].als.implicit = true;  // Rendle's
+    all[2].als.unobserved_weight = 0.2;
+    all[3].als.implicit = true;  // drawn pairs
+    all[3].zeros = 2.0;
+    all[4].logistic = true;
+    all[4].zeros = 3.0;
+    return all;
+}
+
+/// What is to be read, with all that it is read from.
+struct Inputs {
+    BlockRowCsr<float> ratings;
+    BlockRowCsr<float> row_traits;
+    BlockRowCsr<float> col_traits;
+    Factors<float> factors;
+
+    explicit Inputs(const Communicator& comm)
+        : ratings{small_ratings<float>(comm)},
+          row_traits{traits<float>(comm, ratings.rows())},
+          col_traits{traits<float>(comm, ratings.cols())},
+          factors{als(ratings, AlsOptions{.k = 4, .sweeps = 2}, Steering{})} {}
+
+    [[nodiscard]] std::vector<DeepMfData<float>> all() const {
+        std::vector<DeepMfData<float>> list(4);
+        list[1].rows = list[1].cols = {};
+        list[1].entries = true;
+        list[2].entries = true;
+        list[2].rows.features = &row_traits;
+        list[2].cols.features = &col_traits;
+        list[3].rows = {.embeddings = false, .factors = &factors.rows};
+        list[3].cols = {.embeddings = false, .factors = &factors.cols};
+        return list;
+    }
+};
+
+double largest(const MatrixView<double>& z) {
+    double most = 0.0;
+    for (Index i = 0; i < z.rows; ++i) {
+        for (const double x : z.row(i)) most = std::max(most, std::abs(x));
+    }
+    return most;
+}
+
+}  // namespace
+
+class DeepMfTest : public MpiTest {
+protected:
     Ledger alone_ledger;
-    const Communicator alone(MPI_COMM_SELF, alone_ledger);
-    for (const auto& hidden : {std::vector<Index>{}, std::vector<Index>{6, 5}}) {
-        for (const bool implicit : {false, true}) {
-            DeepMfOptions o{.k = 4, .embedding = 5, .hidden = hidden, .implicit = implicit};
-            o.train.epochs = 2;
-            o.train.batch = 128;
-            auto one = fit_deep_mf(small_ratings<float>(alone), o, Steering{});
+    Communicator alone{MPI_COMM_SELF, alone_ledger};
+
+    /// The samples of one side beside factors that are held fixed, and the loss's gradient there.
+    double gradient(const BlockRowCsr<double>& a, const RowProblem& problem,
+                    const BlockRows<double>& x, const BlockRows<double>& y) {
+        const TowerInputs<double> inputs{.factors = &x};
+        const TowerRows<double> rows(comm, ShardLayout::even(a.rows(), 4, comm.size()), inputs);
+        TowerSamples<double> samples(comm, rows, 4);
+        samples.set_pairs(a, problem, false);
+        samples.set_other(y);
+        const BlockRows<double> mine = redistribute(x, rows.layout());
+        DenseMatrix<double> z = mine.local().clone();
+        MicroBatch<double> batch;
+        std::vector<Index> ids;
+        for (Index i = 0; i < z.rows(); ++i) ids.push_back(mine.first_row() + i);
+        DenseMatrix<double> read(z.rows(), x.cols());
+        batch.inputs.push_back(read.view());
+        batch.samples = ids;
+        samples.fill(batch);
+        loss_gradient<double>(Loss::factorization, batch.targets, 1.0, z.view());
+        return largest(z.view());
+    }
+};
+
+TEST_F(DeepMfTest, TheGradientVanishesWhereAlsHasItsOptimum) {
+    const auto a = small_ratings<double>(comm);
+    const auto transposed = transpose(a);
+    for (const DeepMfOptions& o : objectives()) {
+        if (o.samples()) continue;
+        AlsOptions options = o.als;
+        options.sweeps = 600;
+        const auto best = als(a, options, Steering{});
+        const double mean = best.global_mean;
+        const auto rows = row_problem(options, mean, a.cols());
+        const auto cols = row_problem(options, mean, a.rows());
+        EXPECT_LT(gradient(a, rows, best.rows, best.cols), 1e-6);
+        EXPECT_LT(gradient(transposed, cols, best.cols, best.rows), 1e-6);
+        BlockRows<double> moved = best.rows.clone();
+        for (double& x : moved.local().data()) x *= 1.01;
+        EXPECT_GT(comm.all_reduce(gradient(a, rows, moved, best.cols), Reduce::max), 1e-2);
+    }
+}
+
+TEST_F(DeepMfTest, TheObjectiveIsTheSumOverAllPairsThatItsDefinitionSays) {
+    const auto a = small_ratings<double>(comm);
+    const Factors<double> f = als(a, AlsOptions{.k = 3, .sweeps = 1, .implicit = true}, {});
+    const DenseMatrix<double> x = gather_all(f.rows);
+    const DenseMatrix<double> y = gather_all(f.cols);
+    const auto whole = redistribute(a, ShardLayout::even(a.rows(), 4, comm.size()));
+    const double alpha = 2.0;
+    std::vector<double> expected{0.0};
+    for (Index i = 0; i < whole.local().rows(); ++i) {
+        const Index row = whole.first_row() + i;
+        std::vector<double> value(static_cast<std::size_t>(a.cols()), 0.0);
+        for (std::size_t e = 0; e < whole.local().view().row_cols(i).size(); ++e) {
+            value[static_cast<std::size_t>(whole.local().view().row_cols(i)[e])] =
+                whole.local().view().row_values(i)[e];
+        }
+        for (Index j = 0; j < a.cols(); ++j) {
+            double s = 0.0;
+            for (Index k = 0; k < 3; ++k) s += x(row, k) * y(j, k);
+            const double v = value[static_cast<std::size_t>(j)];
+            const double p = v > 0.0 ? 1.0 : 0.0;
+            expected[0] += (1.0 + alpha * std::abs(v)) * (p - s) * (p - s);
+        }
+    }
+    comm.all_reduce(std::span<double>(expected), Reduce::sum);
+    const TowerInputs<double> inputs{.factors = &f.rows};
+    const TowerRows<double> rows(comm, whole.layout(), inputs);
+    TowerSamples<double> samples(comm, rows, 4);
+    samples.set_pairs(a, RowProblem::implicit(1.0, alpha, 0.0, 1.0), false);
+    samples.set_other(f.cols);
+    double ridge = 1.0;
+    const double found =
+        samples.loss(Loss::factorization, redistribute(f.rows, whole.layout()), ridge);
+    EXPECT_NEAR(found, expected[0], 1e-9 * expected[0]);
+    EXPECT_EQ(ridge, 0.0);
+}
+
+TEST_F(DeepMfTest, LinearTowersReachTheObjectiveOfAls) {
+    const auto a = small_ratings<double>(comm);
+    for (DeepMfOptions o : objectives()) {
+        if (o.samples()) continue;
+        AlsOptions reference = o.als;
+        reference.sweeps = 200;
+        const double wanted = als(a, reference, Steering{}).history.rows.back()[1];
+        o.tower.embedding = 6;
+        o.train.epochs = 200;
+        o.train.batch = 32;
+        o.train.optimizer.learning_rate = 0.05;
+        const auto model = fit_deep_mf<double>(a, o, {}, Steering{});
+        EXPECT_LE(model.factors.history.rows.back()[1], 1.01 * wanted);
+    }
+}
+
+TEST_F(DeepMfTest, EveryInputAndLossHasTheSameBitsOnAnyRanksAndThreads) {
+    const Inputs one(alone);
+    const Inputs many(comm);
+    std::vector<DeepMfOptions> variants = objectives();
+    for (std::size_t v = 0; v < variants.size(); ++v) {
+        DeepMfOptions o = variants[v];
+        o.tower.embedding = 5;
+        if (v % 2 == 0) o.tower.hidden = {6, 5};
+        o.tower.dropout = 0.1;
+        o.entry_dropout = 0.2;
+        o.train.epochs = 2;
+        o.train.batch = 32;
+        for (std::size_t i = 0; i < one.all().size(); ++i) {
+            if (v != 2 && i != v % 4) continue;  // every loss, and every input
+            SCOPED_TRACE(concat("objective ", v, ", inputs ", i));
+            o.train.threads = 1;
+            auto expected = fit_deep_mf(one.ratings, o, one.all()[i], Steering{});
             o.train.threads = 2;
-            auto many = fit_deep_mf(small_ratings<float>(comm), o, Steering{});
-            EXPECT_EQ(digest(alone, one.factors.tensors()), digest(comm, many.factors.tensors()));
-            EXPECT_EQ(digest(alone, one.network.arena().list()),
-                      digest(comm, many.network.arena().list()));
+            auto found = fit_deep_mf(many.ratings, o, many.all()[i], Steering{});
+            EXPECT_EQ(digest(alone, expected.factors.tensors()),
+                      digest(comm, found.factors.tensors()));
+            EXPECT_EQ(digest(alone, expected.network.arena().list()),
+                      digest(comm, found.network.arena().list()));
         }
     }
 }
 
-TEST_F(DeepMf, ObjectiveFalls) {
-    DeepMfOptions o{.k = 4, .embedding = 8, .hidden = {8}};
-    o.train.epochs = 10;
-    o.train.batch = 128;
-    const auto model = fit_deep_mf(small_ratings<float>(comm), o, Steering{});
-    const auto& rows = model.factors.history.rows;
-    EXPECT_LT(rows.back()[1], 0.9 * rows.front()[1]);
-    EXPECT_EQ(model.factors.method, "deepmf");
+TEST_F(DeepMfTest, TheObjectiveFallsForEveryInputAndLoss) {
+    const Inputs inputs(comm);
+    for (DeepMfOptions o : objectives()) {
+        o.tower.hidden = {8};
+        o.train.epochs = 10;
+        o.train.batch = 32;
+        for (const auto& data : inputs.all()) {
+            const auto model = fit_deep_mf(inputs.ratings, o, data, Steering{});
+            const auto& rows = model.factors.history.rows;
+            EXPECT_LT(rows.back()[1], rows.front()[1]);
+            EXPECT_EQ(model.factors.method, "deepmf");
+        }
+    }
+}
+
+TEST_F(DeepMfTest, TowersBeginAsTheFactorsThatTheyAreGiven) {
+    const Inputs inputs(comm);
+    DeepMfOptions o = objectives().front();
+    o.als.k = 4;
+    o.tower.embedding = 4;
+    for (const auto& hidden : {std::vector<Index>{}, std::vector<Index>{6}}) {
+        o.tower.hidden = hidden;
+        DeepMfData<float> as_start = inputs.all()[2];
+        as_start.start = &inputs.factors;
+        for (const auto& data : {as_start, inputs.all()[3]}) {
+            const DeepMf<float> fit(inputs.ratings, o, data);
+            const auto x = gather_all(fit.factors().rows);
+            const auto wanted = gather_all(inputs.factors.rows);
+            for (std::size_t e = 0; e < x.data().size(); ++e) {
+                EXPECT_NEAR(x.data()[e], wanted.data()[e], 1e-6F);
+            }
+        }
+    }
+}
+
+TEST_F(DeepMfTest, AForwardPassGivesKnownRowsTheFactorsThatTheyHave) {
+    const Inputs inputs(comm);
+    DeepMfOptions o = objectives()[2];
+    o.tower.hidden = {6};
+    o.train.epochs = 3;
+    o.train.batch = 32;
+    DeepMfData<float> data = inputs.all()[2];
+    data.rows.embeddings = false;
+    auto model = fit_deep_mf(inputs.ratings, o, data, Steering{});
+    const TowerInputs<float> same{.entries = &inputs.ratings, .features = &inputs.row_traits};
+    const auto folded =
+        fold_in_deep_mf(comm, model.network, same, inputs.ratings.layout(), Index{2});
+    const auto expected = gather_all(model.factors.rows);
+    EXPECT_TRUE(std::ranges::equal(gather_all(folded).data(), expected.data()));
+    const TowerInputs<float> less{.entries = &inputs.ratings};
+    expect_error(Fault::input, [&] {
+        static_cast<void>(
+            fold_in_deep_mf(comm, model.network, less, inputs.ratings.layout(), Index{1}));
+    });
+    auto free = fit_deep_mf<float>(inputs.ratings, o, {}, Steering{});
+    expect_error(Fault::input, [&] {
+        static_cast<void>(
+            fold_in_deep_mf(comm, free.network, same, inputs.ratings.layout(), Index{1}));
+    });
 }
 
 }  // namespace rankfold::test

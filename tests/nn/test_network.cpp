@@ -12,10 +12,46 @@ namespace {
 
 constexpr Index rows = 8;
 
+DenseMatrix<double> random_matrix(Index m, Index n, Index stream) {
+    const Philox random(11, Stream::synthetic_entry);
+    DenseMatrix<double> matrix(m, n);
+    for (Index i = 0; i < m * n; ++i) {
+        matrix.data()[static_cast<std::size_t>(i)] = random.normal(stream, i);
+    }
+    return matrix;
+}
+
+/// Pairs of rows of three factors with four columns, one of them without any, and a matrix of all
+/// pairs.
+void add_pairs(Targets<double>& targets) {
+    static const std::vector<ColIndex> columns{1, 3, 0, 2};
+    static const std::vector<double> w{1.0, 2.0, 0.5, 1.5};
+    static const std::vector<double> b{1.0, 0.0, 0.5, 0.75};
+    static const DenseMatrix<double> other = random_matrix(4, 3, 70);
+    static const DenseMatrix<double> all = [] {
+        DenseMatrix<double> square(3, 3);
+        for (Index f = 0; f < 3; ++f) {
+            for (Index g = 0; g < 3; ++g) square(f, g) = 0.1 + (f == g ? 0.3 : 0.0);
+        }
+        return square;
+    }();
+    targets.other = other.view();
+    targets.all_pairs = all.view();
+    for (std::size_t i = 0; i < static_cast<std::size_t>(rows); ++i) {
+        const std::size_t count = i % 4;
+        targets.pairs.push_back({.columns = std::span(columns).subspan(0, count),
+                                 .w = std::span(w).subspan(0, count),
+                                 .b = std::span(b).subspan(0, count),
+                                 .ridge = 0.1 * static_cast<double>(i),
+                                 .constant = 0.5});
+    }
+}
+
 Targets<double> targets_for(Loss loss, Index outputs) {
     static const std::vector<ColIndex> columns{0, 2};
     static const std::vector<double> weights{0.25, 0.75};
     Targets<double> targets;
+    if (head_name(loss) == "factors") add_pairs(targets);
     for (Index i = 0; i < rows; ++i) {
         targets.labels.push_back(i % outputs);
         targets.values.push_back(loss == Loss::logistic ? static_cast<double>(i % 2)
@@ -30,15 +66,6 @@ bool one_output(Loss loss) {
     return loss == Loss::squared || loss == Loss::logistic || loss == Loss::ranking;
 }
 
-DenseMatrix<double> random_matrix(Index m, Index n, Index stream) {
-    const Philox random(11, Stream::synthetic_entry);
-    DenseMatrix<double> matrix(m, n);
-    for (Index i = 0; i < m * n; ++i) {
-        matrix.data()[static_cast<std::size_t>(i)] = random.normal(stream, i);
-    }
-    return matrix;
-}
-
 /// The loss of a network with fixed inputs, and the gradient by its backward pass.
 class Probe {
 public:
@@ -51,7 +78,8 @@ public:
         ws_.ends = {4, rows};
         for (std::size_t i = 0; i < ws_.inputs.size(); ++i) {
             const InputSpec& input = network_.graph().inputs[i];
-            if (!input.index) ws_.inputs[i] = random_matrix(rows, input.width, 1);
+            if (input.sparse) set_sparse(ws_.sparse[i]);
+            if (!input.index && !input.sparse) ws_.inputs[i] = random_matrix(rows, input.width, 1);
             for (Index r = 0; input.index && r < rows; ++r) {
                 ws_.indices[i][static_cast<std::size_t>(r)] = (r * (r + 2)) % input.width;
             }
@@ -119,8 +147,28 @@ private:
         while (graph.inputs[input].name != layer.inputs.front()) ++input;
         const auto d = network_.table_gradient(tensor.layer, ws_);
         for (Index i = 0; i < rows; ++i) {
+            if (graph.inputs[input].sparse) {
+                const auto& row = ws_.sparse[input][static_cast<std::size_t>(i)];
+                for (std::size_t e = 0; e < row.columns.size(); ++e) {
+                    for (Index f = 0; f < d.cols; ++f) {
+                        to[row.columns[e] * d.cols + f] += row.values[e] * d(i, f);
+                    }
+                }
+                continue;
+            }
             const Index row = ws_.indices[input][static_cast<std::size_t>(i)];
             for (Index f = 0; f < d.cols; ++f) to[row * d.cols + f] += d(i, f);
+        }
+    }
+
+    /// Rows of no, one and two entries.
+    static void set_sparse(std::vector<SparseRow<double>>& sparse) {
+        static const std::vector<ColIndex> columns{0, 2, 3, 1};
+        static const std::vector<double> values{0.5, -1.5, 2.0, 1.0};
+        for (std::size_t i = 0; i < sparse.size(); ++i) {
+            const std::size_t begin = i % 3;
+            sparse[i] = {std::span(columns).subspan(begin, i % 3),
+                         std::span(values).subspan(begin, i % 3)};
         }
     }
 
@@ -150,7 +198,8 @@ Graph chain_for(Loss loss, Activation f, double dropout) {
 Graph branches() {
     Graph graph;
     graph.inputs = {{.name = "row", .width = 5, .index = true},
-                    {.name = "column", .width = 4, .index = true}};
+                    {.name = "column", .width = 4, .index = true},
+                    {.name = "words", .width = 4, .sparse = true}};
     const auto add = [&](const std::string& name, LayerKind kind,
                          const std::vector<std::string>& inputs, Index outputs,
                          Activation f = Activation::identity) {
@@ -162,7 +211,8 @@ Graph branches() {
     add("q", LayerKind::embedding, {"column"}, 3);
     add("product", LayerKind::product, {"p", "q"}, 3);
     add("dot", LayerKind::dot, {"p", "q"}, 1);
-    add("pair", LayerKind::concat, {"u", "q"}, 5);
+    add("w", LayerKind::embedding, {"words"}, 2);
+    add("pair", LayerKind::concat, {"u", "q", "w"}, 7);
     add("tower", LayerKind::dense, {"pair"}, 3, Activation::gelu);
     add("norm", LayerKind::norm, {"tower"}, 3, Activation::tanh);
     add("sum", LayerKind::sum, {"norm", "product", "tower"}, 3);
@@ -176,8 +226,9 @@ Graph branches() {
 class NetworkGradients : public MpiTest {};
 
 TEST_F(NetworkGradients, OfDenseLayersMatchFiniteDifferencesForEveryActivationAndLoss) {
-    for (const auto loss : {Loss::classes, Loss::distribution, Loss::squared, Loss::logistic,
-                            Loss::logistic_columns, Loss::masked, Loss::ranking}) {
+    for (const auto loss :
+         {Loss::classes, Loss::distribution, Loss::squared, Loss::logistic, Loss::logistic_columns,
+          Loss::masked, Loss::ranking, Loss::factorization, Loss::logistic_factorization}) {
         for (const auto f : {Activation::identity, Activation::relu, Activation::tanh,
                              Activation::sigmoid, Activation::gelu, Activation::softmax}) {
             for (const double dropout : {0.0, 0.4}) {

@@ -20,9 +20,10 @@ enum class NetworkInput {
     factors,         ///< row_features(); for ratings beside them col_features()
     reconstruction,  ///< the rows of X Yᵀ, through a first layer that is factored by Y
     indices,         ///< indices of a row and a column, through embeddings of its own
+    towers,          ///< what deepmf's towers read: its outputs are the factors beside it
 };
 
-/// Names in files and options: matrix, factors, reconstruction, indices.
+/// Names in files and options: matrix, factors, reconstruction, indices, towers.
 [[nodiscard]] std::string input_name(NetworkInput input);
 /// @throws Error (Fault::input), on all ranks alike, if there is none of this name
 [[nodiscard]] NetworkInput input_of_name(const std::string& name);

@@ -26,11 +26,6 @@ public:
     /// What is set of every local entry, in the entries' order. @collective
     void set_targets(std::span<const R> targets) { targets_ = deal(targets); }
     void set_weights(std::span<const R> weights) { weights_ = deal(weights); }
-    /// Ridge weights of Loss::factorization.
-    void set_ridge(std::span<const R> rows, std::span<const R> cols) {
-        row_ridge_ = deal(rows);
-        col_ridge_ = deal(cols);
-    }
 
 private:
     template <class T>
@@ -45,8 +40,6 @@ private:
     std::vector<Index> cols_;
     std::vector<R> targets_;
     std::vector<R> weights_;
-    std::vector<R> row_ridge_;
-    std::vector<R> col_ridge_;
 };
 
 /// The outputs of a network with index inputs "row" and "column" and one output, for every local
@@ -56,9 +49,11 @@ void evaluate_entries(const Network<R>& network, const BlockRowCsr<R>& entries, 
                       Index threads, std::span<R> out);
 
 /// The matrix with, in every row, further pairs of value 0: `share` for each entry (but at most
-/// half of the free places), drawn by counters from the columns without one. @collective
+/// half of the free places), drawn by counters from the columns without one, others in each epoch.
+/// @collective
 template <Real R>
-[[nodiscard]] BlockRowCsr<R> with_zeros(const BlockRowCsr<R>& a, double share, std::uint64_t seed);
+[[nodiscard]] BlockRowCsr<R> with_zeros(const BlockRowCsr<R>& a, double share, std::uint64_t seed,
+                                        Index epoch = 0);
 
 extern template class EntrySamples<float>;
 extern template class EntrySamples<double>;

@@ -41,6 +41,13 @@ struct MatrixView {
     }
 };
 
+/// One row of a sparse matrix that somebody else owns.
+template <Real R>
+struct SparseRow {
+    std::span<const ColIndex> columns;
+    std::span<const R> values;
+};
+
 /// A sparse matrix in compressed sparse rows that somebody else owns: row i has its entries at
 /// positions row_ptr[i] … row_ptr[i + 1] − 1 of `col_idx` (increasing in a row) and `values`.
 template <Real R>

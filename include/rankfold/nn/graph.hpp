@@ -12,7 +12,8 @@ namespace rankfold {
 enum class LayerKind {
     dense,      ///< z = W x + b,       W: out x in
     factored,   ///< z = U (Vᵀ x) + b,  U: out x inner, V: in x inner
-    embedding,  ///< the row of a trained table which an index input names
+    embedding,  ///< the row of a trained table which an index input names; of a sparse input the
+                ///< sum of the rows of its columns times its values, x T with T: in x out
     concat,     ///< its inputs side by side
     product,    ///< its inputs' elementwise product
     dot,        ///< the dot product of two inputs: one output
@@ -48,11 +49,13 @@ struct LayerSpec {
     friend bool operator==(const LayerSpec&, const LayerSpec&) = default;
 };
 
-/// A network's named input: rows of this width, or one index below `width` a sample.
+/// A network's named input: rows of this width, dense or sparse, or one index below `width` a
+/// sample.
 struct InputSpec {
     std::string name;
     Index width = 0;
     bool index = false;
+    bool sparse = false;
 
     friend bool operator==(const InputSpec&, const InputSpec&) = default;
 };
@@ -71,8 +74,8 @@ struct Graph {
     /// Width of the named input or layer. @throws Error (Fault::input) if there is none
     [[nodiscard]] Index width(const std::string& name) const;
 
-    /// True if the name is that of an index input.
-    [[nodiscard]] bool is_index(const std::string& name) const;
+    /// True if the name is that of an index or sparse input, which only embeddings read.
+    [[nodiscard]] bool names_rows(const std::string& name) const;
 
     /// @throws Error (Fault::input), on all ranks alike, unless names are unique, sizes positive,
     ///         inputs known before they are used, and dropout in [0, 1)

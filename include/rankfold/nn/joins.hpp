@@ -1,4 +1,4 @@
-// Layers without a matrix: several inputs made one, and layer norm.
+// Layers without a matrix: rows of tables, several inputs made one, and layer norm.
 #pragma once
 
 #include <vector>
@@ -6,6 +6,15 @@
 #include <rankfold/nn/graph.hpp>
 
 namespace rankfold {
+
+/// Row i of z ← the row rows[i] of the table.
+template <Real R>
+void copy_table_rows(MatrixView<const R> table, std::span<const Index> rows, MatrixView<R> z);
+
+/// Row i of z ← Σ_e value_e times the table's row column_e, over the entries e of rows[i].
+template <Real R>
+void sum_table_rows(MatrixView<const R> table, std::span<const SparseRow<R>> rows, Index threads,
+                    MatrixView<R> z);
 
 /// z ← the inputs side by side (concat), their elementwise product, their sum, or, for two inputs,
 /// the dot product of their rows.

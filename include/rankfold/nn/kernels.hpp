@@ -16,6 +16,10 @@ enum class Activation { identity, relu, tanh, sigmoid, gelu, softmax };
 template <Real R>
 void add_to(std::span<const R> x, std::span<R> y);
 
+/// y ← y + a x. @pre x.size() == y.size()
+template <Real R>
+void add_scaled(R a, std::span<const R> x, std::span<R> y);
+
 /// z ← z x, element by element. @pre x.size() == z.size()
 template <Real R>
 void multiply_to(std::span<const R> x, std::span<R> z);

@@ -14,8 +14,11 @@ enum class Loss {
     classes,       ///< −w log softmax(z)[label]
     distribution,  ///< −Σ_j t_j log softmax(z)_j, Σ_j t_j = 1
     squared,       ///< w Σ_f (z_f − t_f)²
-    /// (f·g − t)² + ρ ‖f‖² + κ ‖g‖² for the output z = [f, g] of two towers of equal width
+    /// Σ_e (w_e s_e² − 2 b_e s_e) + zᵀ H z + ρ ‖z‖² + const, s_e = z·y_e over a row's pairs e, for
+    /// the factors z of a row beside factors y of columns held fixed
     factorization,
+    /// Σ_e (w_e log(1 + exp s_e) − b_e s_e) + ρ ‖z‖², the same for preferences b / w in [0, 1]
+    logistic_factorization,
     logistic,          ///< w Σ_f (log(1 + exp z_f) − t_f z_f), t in [0, 1]
     logistic_columns,  ///< the same where t_j = 1 for the row's entries, else 0
     masked,            ///< Σ_{j with an entry} (z_j − t_j)²
@@ -32,12 +35,21 @@ struct Targets {
         std::span<const ColIndex> columns;
         std::span<const R> weights;
     };
+    /// The pairs of a row of factors, whose columns are rows of `other`.
+    struct Pairs {
+        std::span<const ColIndex> columns;
+        std::span<const R> w;
+        std::span<const R> b;
+        double ridge = 0.0;     ///< ρ
+        double constant = 0.0;  ///< what makes the squares whole
+    };
     std::vector<Index> labels;
     std::vector<Row> distributions;
-    std::vector<R> values;     ///< squared, logistic: one an output
-    std::vector<R> weights;    ///< classes, squared, logistic: w, or empty
-    std::vector<R> row_ridge;  ///< factorization: ρ
-    std::vector<R> col_ridge;  ///< factorization: κ
+    std::vector<R> values;            ///< squared, logistic: one an output
+    std::vector<R> weights;           ///< classes, squared, logistic: w, or empty
+    std::vector<Pairs> pairs;         ///< of factorizations
+    MatrixView<const R> other{};      ///< their y
+    MatrixView<const R> all_pairs{};  ///< H, symmetric; or empty: 0
 };
 
 /// Replaces the output z (rows x outputs) by `factor` times the gradient of Σ_rows loss.

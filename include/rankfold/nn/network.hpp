@@ -32,6 +32,7 @@ struct Workspace {
     std::vector<Index> ends;                  ///< of its blocks; the last is `rows`
     std::vector<DenseMatrix<R>> inputs;       ///< (capacity, width), in the order of the graph
     std::vector<std::vector<Index>> indices;  ///< (capacity) for inputs that are indices
+    std::vector<std::vector<SparseRow<R>>> sparse;  ///< (capacity) for sparse inputs; borrowed
     std::vector<LayerSpace<R>> layers;
     ProductSpace<R> products;
 };
@@ -93,7 +94,7 @@ public:
     /// @param add  to what stands there; for nodes of one block only
     void gradient(const ParameterTensor& tensor, std::span<const Range> nodes,
                   std::span<R* const> out, bool add, Workspace<R>& ws) const;
-    /// The gradient of the batch's rows of an embedding, one for each sample.
+    /// The gradient with respect to an embedding's outputs, one row for each sample.
     [[nodiscard]] MatrixView<const R> table_gradient(Index layer, const Workspace<R>& ws) const {
         return d_of(layer, ws);
     }

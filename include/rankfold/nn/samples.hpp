@@ -17,7 +17,9 @@ struct MicroBatch {
     Index epoch = 0;                        ///< for sources that draw negatives
     std::vector<MatrixView<R>> inputs;      ///< (rows, width) for each input of the network
     std::vector<std::span<Index>> indices;  ///< (rows) for each input that is an index
-    Targets<R> targets;                     ///< replaced by fill()
+    std::vector<std::span<SparseRow<R>>>
+        sparse;          ///< (rows) for each sparse input: the source's own
+    Targets<R> targets;  ///< replaced by fill()
 };
 
 /// Something that networks learn from.

@@ -15,7 +15,8 @@ namespace rankfold {
 /// Each rank owns the rows even_part(rows, p, r) of every table, and the moments of those alone.
 /// Before a batch, a rank fetches the rows that its samples name, each once (RowExchange), into its
 /// copy in the arena. After the backward pass it sends each of them the sum of its samples'
-/// gradients, one for each of its nodes of blocks; the owner adds them in the order of the tree and
+/// gradients (times the entry's value, if the input is sparse), one for each of its nodes of
+/// blocks; the owner adds them in the order of the tree and
 /// updates the row. Rows that no sample names are not touched, and neither are their moments (lazy
 /// Adam, as PyTorch's SparseAdam). Tables that one input indexes travel together.
 template <Real R>
@@ -54,14 +55,15 @@ private:
         AlignedVector<R> second;
         std::string path;
     };
-    /// The tables that one index input names.
+    /// The tables that one index or sparse input names.
     struct Side {
         Index input = 0;
+        bool sparse = false;
         Index width = 0;  // of all its tables
         ShardLayout layout;
         std::vector<Table> tables;
         std::vector<Index> needed;  // rows of the batch, increasing
-        std::vector<Index> place;   // of each sample's row among them
+        std::vector<Index> place;   // among them: of each sample's row; sparse: of each row
         std::unique_ptr<RowExchange> exchange;
         std::vector<R> sent;      // needed rows x (nodes x width)
         std::vector<R> received;  // the owner's: requested rows x (nodes x width)
@@ -71,6 +73,7 @@ private:
     };
 
     void plan(Side& side, const Workspace<R>& ws);
+    static void find_needed(Side& side, const Workspace<R>& ws);
     void sum_blocks(Side& side, const Workspace<R>& ws, Range node, std::span<R> out) const;
     void sum_requests(Side& side);
     [[nodiscard]] Range own_rows(const Side& side) const {

@@ -121,6 +121,10 @@ private:
     double exchanging_ = 0.0;  // seconds of this epoch in exchange()
 };
 
+/// Points the batch's inputs to these rows of a workspace, for a source to fill.
+template <Real R>
+void show_inputs(Workspace<R>& ws, Range place, MicroBatch<R>& batch);
+
 extern template class Trainer<float>;
 extern template class Trainer<double>;
 

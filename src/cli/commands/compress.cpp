@@ -50,10 +50,10 @@ public:
         }
         if (o.time && o.max_loss) throw input_error("give --time or --max-loss, not both");
         dense_ = load_network<R>(run, o.network);
-        if (dense_->input == NetworkInput::indices) {
+        if (dense_->input == NetworkInput::indices || dense_->input == NetworkInput::towers) {
             throw input_error(o.network,
-                              " reads indices of rows and columns; compress takes "
-                              "networks of `rankfold mlp`");
+                              " scores pairs of rows and columns; compress takes networks of "
+                              "`rankfold mlp`");
         }
         auto [train, validation] = split_validation(run, load_matrix<R>(run, o.data), o.validation);
         data_ = std::move(train);

@@ -1,12 +1,19 @@
 // rankfold deepmf: the factorization posed as a network.
+#include <algorithm>
+
 #include <fmt/format.h>
 
 #include <rankfold/cli/loop.hpp>
 #include <rankfold/cli/network_file.hpp>
+#include <rankfold/eval/ranking.hpp>
+#include <rankfold/eval/scorer.hpp>
 #include <rankfold/hybrid/deep_mf.hpp>
 
+#include "als_settings.hpp"
 #include "early_stop.hpp"
+#include "network_settings.hpp"
 #include "scoring.hpp"
+#include "side_features.hpp"
 
 namespace rankfold::cli {
 
@@ -15,53 +22,270 @@ namespace {
 struct DeepMfCommand {
     std::string matrix;
     std::string out;
+    std::vector<std::string> input{"embeddings"};
+    std::string factors_file;
+    std::string row_features;
+    std::string col_features;
     std::string init;
     std::string centering = "mean";
-    std::string schedule = "cosine";
+    std::string loss = "squared";
+    std::optional<double> zeros;
     std::optional<Index> embedding;
+    std::string validation;
+    std::string validation_metric;
+    std::string validation_negatives;
     DeepMfOptions deep;
+    NetworkSettings settings;
     LoopOptions loop;
+
+    [[nodiscard]] bool reads(const char* what) const {
+        return std::ranges::find(input, what) != input.end();
+    }
+    [[nodiscard]] bool ranks() const { return deep.als.implicit || loss == "logistic"; }
+};
+
+/// Refuses options that do not go together.
+void check_options(const DeepMfCommand& o) {
+    for (const std::string& what : o.input) {
+        if (what != "embeddings" && what != "rows" && what != "factors" && what != "features") {
+            throw input_error("--input '", what,
+                              "' is none of embeddings, rows, factors and features");
+        }
+    }
+    if (o.reads("factors") == o.factors_file.empty()) {
+        throw input_error("--input factors and --factors-file FILE go together");
+    }
+    const bool given = !o.row_features.empty() || !o.col_features.empty();
+    if (o.reads("features") != given) {
+        throw input_error(
+            "--input features goes together with --row-features FILE, --col-features FILE or both");
+    }
+    if (o.input == std::vector<std::string>{"features"} &&
+        (o.row_features.empty() || o.col_features.empty())) {
+        throw input_error(
+            "--input features alone needs --row-features and --col-features: one of the towers "
+            "would read nothing");
+    }
+    if (!o.init.empty() && !o.reads("embeddings")) {
+        throw input_error("--init is for --input embeddings; factors are read by --input factors");
+    }
+    if (o.deep.entry_dropout > 0.0 && !o.reads("rows")) {
+        throw input_error("--entry-dropout is for --input rows");
+    }
+    if (o.zeros && !o.ranks()) throw input_error("--zeros is for --implicit or --loss logistic");
+    if (o.zeros && o.deep.als.unobserved_weight) {
+        throw input_error("--zeros takes drawn pairs, --unobserved-weight all of them: give one");
+    }
+    const bool extras =
+        !o.validation_negatives.empty() || !o.validation_metric.empty() || o.settings.patience > 0;
+    if (o.validation.empty() && extras) {
+        throw input_error(
+            "--validation-metric, --validation-negatives and --patience need --validation");
+    }
+}
+
+DeepMfOptions resolve(const Run& run, const DeepMfCommand& o) {
+    DeepMfOptions options = o.deep;
+    options.als.centering = o.centering == "mean" ? Centering::mean : Centering::none;
+    options.als.seed = static_cast<std::uint64_t>(run.common.seed);
+    options.tower.embedding = o.embedding.value_or(options.als.k);
+    std::erase(options.tower.hidden, 0);
+    options.logistic = o.loss == "logistic";
+    options.zeros = o.zeros.value_or(options.logistic ? 4.0 : 0.0);
+    options.micro_batches = o.settings.blocks();
+    options.train = o.settings.resolved(run.common);
+    return options;
+}
+
+/// What the towers read and begin with; it owns what DeepMfData borrows.
+template <Real R>
+struct TowerFiles {
+    std::shared_ptr<Factors<R>> factors;
+    std::shared_ptr<Factors<R>> init;
+    BlockRows<R> scaled_rows;
+    std::optional<BlockRowCsr<R>> row_features;
+    std::optional<BlockRowCsr<R>> col_features;
+    DeepMfData<R> data;
+
+    /// @param inputs  role and digest of what decides the result: added to. @collective
+    void open(Run& run, const DeepMfCommand& o, const MatrixData<R>& a,
+              std::vector<std::pair<std::string, std::string>>& inputs) {
+        data.rows.embeddings = data.cols.embeddings = o.reads("embeddings");
+        data.entries = o.reads("rows");
+        if (!o.factors_file.empty()) {
+            factors = of_same_matrix(run, o.factors_file, a, o.matrix);
+            inputs.emplace_back("factors", digest_text(digest(run.comm, factors->tensors())));
+            scaled_rows = factors->rows.clone();
+            for (Index i = 0; i < scaled_rows.local().rows(); ++i) {
+                for (std::size_t f = 0; f < factors->singular_values.size(); ++f) {
+                    scaled_rows.local().row(i)[f] *= factors->singular_values[f];
+                }
+            }
+            data.rows.factors = &scaled_rows;
+            data.cols.factors = &factors->cols;
+        }
+        if (!o.init.empty()) {
+            init = of_same_matrix(run, o.init, a, o.matrix);
+            inputs.emplace_back("init", digest_text(digest(run.comm, init->tensors())));
+            data.start = init.get();
+        }
+        if (!o.row_features.empty()) {
+            row_features = load_features<R>(run, o.row_features, a.ids, "obs", a.layout());
+            data.rows.features = &*row_features;
+        }
+        if (!o.col_features.empty()) {
+            const ShardLayout even = ShardLayout::even(a.cols(), 64, run.comm.size());
+            col_features = load_features<R>(run, o.col_features, a.ids, "var", even);
+            data.cols.features = &*col_features;
+        }
+    }
+
+    static std::shared_ptr<Factors<R>> of_same_matrix(Run& run, const std::string& file,
+                                                      const MatrixData<R>& a,
+                                                      const std::string& matrix) {
+        auto found = load_factors<R>(run, file);
+        if (found->rows.rows() != a.rows() || found->cols.rows() != a.cols()) {
+            throw input_error(file, " has factors of ", found->rows.rows(), " rows and ",
+                              found->cols.rows(), " columns, but ", matrix, " is ", a.rows(), " x ",
+                              a.cols());
+        }
+        return found;
+    }
+};
+
+/// The towers' factors on the validation part.
+template <Real R>
+class FactorValidation {
+public:
+    FactorValidation(Run& run, const DeepMfCommand& o, const TrainingData<R>& data,
+                     const DeepMf<R>& fit)
+        : run_{run}, fit_{fit} {
+        metric_ = parse_metric(!o.validation_metric.empty() ? o.validation_metric
+                               : o.ranks()                  ? "ndcg@10"
+                                                            : "rmse");
+        if (metric_.classifies()) {
+            throw input_error("--validation-metric ", metric_.name,
+                              " is for classes, not for factors");
+        }
+        const ShardLayout& layout = fit.factors().rows.layout();
+        train_ = redistribute(*data.train->sparse, layout);
+        test_ = redistribute(*data.validation, layout);
+        if (o.validation_negatives.empty()) return;
+        const auto part = load_matrix<R>(run, o.validation_negatives);
+        if (!part->sparse) throw input_error(o.validation_negatives, " must be sparse");
+        const MatrixData<R>& whole = *data.train;
+        negatives_ =
+            align(*part->sparse, layout, whole.cols(),
+                  match_names(run.comm, part->ids, whole.ids, "obs", part->rows(), whole.rows()),
+                  match_names(run.comm, part->ids, whole.ids, "var", part->cols(), whole.cols()))
+                .matrix;
+    }
+
+    [[nodiscard]] typename NetworkStop<R>::Measure measure() {
+        return {.name = "validation_" + metric_.name,
+                .greater_is_better = metric_.ranks(),
+                .value = [this] { return value(); }};
+    }
+
+private:
+    double value() {
+        const FactorScorer<R> scorer(fit_.factors());
+        if (!metric_.ranks()) {
+            const RatingErrors errors =
+                rating_errors<R>(scorer, test_, {}, {}, run_.common.threads);
+            return metric_.kind == MetricKind::rmse ? errors.rmse.value : errors.mae.value;
+        }
+        RankingTask<R> task{.test = test_};
+        if (negatives_) {
+            task.negatives = &*negatives_;
+        } else {
+            task.train = &train_;
+        }
+        return rank_quality<R>(scorer, task, std::span<const Metric>(&metric_, 1),
+                               run_.common.threads)
+            .metrics.front()
+            .value;
+    }
+
+    Run& run_;
+    const DeepMf<R>& fit_;
+    Metric metric_;
+    BlockRowCsr<R> train_;
+    BlockRowCsr<R> test_;
+    std::optional<BlockRowCsr<R>> negatives_;
 };
 
 template <Real R>
+DeepMfModel<R> fit(Run& run, const DeepMfCommand& o, const DeepMfOptions& options,
+                   const TrainingData<R>& data, const DeepMfData<R>& given, Steering steering) {
+    o.settings.warn_of_idle_ranks(run);
+    DeepMf<R> towers(*data.train->sparse, options, given);
+    if (!data.validation) {
+        towers.run(steering);
+        return towers.finish();
+    }
+    FactorValidation<R> validation(run, o, data, towers);
+    NetworkStop<R> stop(run, towers.network(), validation.measure(), o.settings.patience);
+    towers.run(stop.around(std::move(steering)));
+    stop.finish();
+    return towers.finish();
+}
+
+/// Tells what came out: the report's numbers, and a line.
+template <Real R>
+void report_model(Run& run, const DeepMfCommand& o, const NetworkModel<R>& model) {
+    Index parameters = 0;
+    for (const auto& tensor : model.network.arena().tensors()) parameters += tensor.size();
+    run.result["parameters"] = parameters;
+    auto objective = nlohmann::ordered_json::array();
+    for (const auto& row : run.history.rows) {
+        objective.push_back({{"block", "network"}, {"value", row[1]}});
+    }
+    run.result["objective"] = objective;
+    std::string inputs;
+    for (const auto& name : o.input) inputs += (inputs.empty() ? "" : ", ") + name;
+    if (run.history.rows.empty()) return;
+    run.say(
+        fmt::format("{} towers of {} outputs on {}: {} parameters, objective {:.6g} after {} "
+                    "epochs",
+                    o.deep.tower.hidden.empty() ? "linear" : "nonlinear", o.deep.als.k, inputs,
+                    parameters, run.history.rows.back()[1], run.history.rows.size()));
+}
+
+template <Real R>
 void run_deepmf(Run& run, const DeepMfCommand& o) {
-    run.check_output(o.out, o.init.empty() ? std::vector<std::string>{o.matrix}
-                                           : std::vector<std::string>{o.matrix, o.init});
-    const auto a = load_matrix<R>(run, o.matrix);
-    DeepMfOptions options = o.deep;
-    options.embedding = o.embedding.value_or(options.k);
-    options.centering = o.centering == "mean" ? Centering::mean : Centering::none;
-    options.train.optimizer.schedule =
-        o.schedule == "cosine" ? Schedule::cosine : Schedule::constant;
-    options.train.seed = static_cast<std::uint64_t>(run.common.seed);
-    options.train.threads = run.common.threads;
-    if (!a->sparse) {
+    std::vector<std::string> files{o.matrix};
+    for (const auto& file : {o.init, o.factors_file, o.row_features, o.col_features, o.validation,
+                             o.validation_negatives}) {
+        if (!file.empty() && !(file == o.validation && validation_share(file))) {
+            files.push_back(file);
+        }
+    }
+    run.check_output(o.out, files);
+    check_options(o);
+    const DeepMfOptions options = resolve(run, o);
+    if (!load_matrix<R>(run, o.matrix)->sparse) {
         throw input_error("deepmf learns the entries of a sparse matrix, but ", o.matrix,
                           " is dense; import it with --missing or as triplets");
     }
-    std::erase(options.hidden, 0);
-    std::vector<std::pair<std::string, std::string>> inputs{{"matrix", digest_text(a->digest)}};
-    std::shared_ptr<Factors<R>> init;
-    if (!o.init.empty()) {
-        init = load_factors<R>(run, o.init);
-        if (init->rows.rows() != a->rows() || init->cols.rows() != a->cols()) {
-            throw input_error(o.init, " has factors of ", init->rows.rows(), " rows and ",
-                              init->cols.rows(), " columns, but ", o.matrix, " is ", a->rows(),
-                              " x ", a->cols());
-        }
-        inputs.emplace_back("init", digest_text(digest(run.comm, init->tensors())));
-    }
+    StopRule rule;
+    rule.validation = o.validation;
+    TrainingData<R> data = load_training<R>(run, o.matrix, rule);
+    AlsOptions problem = options.als;
+    problem.implicit = o.ranks();
+    check_problem(*data.train, problem);
+    TowerFiles<R> given;
+    given.open(run, o, *data.train, data.inputs);
     if (run.common.dry_run) return;
 
-    auto fitted =
-        fit_deep_mf(*a->sparse, options, steer(run, o.loop, std::move(inputs)), init.get());
+    auto fitted = fit(run, o, options, data, given.data, steer(run, o.loop, data.inputs));
     auto factors = std::make_shared<Factors<R>>(std::move(fitted.factors));
-    factors->ids = a->ids;
+    factors->ids = data.train->ids;
     factors->options = run.options.dump();
     factors->history = run.history;
     auto model =
-        std::make_shared<NetworkModel<R>>(NetworkModel<R>{.head = Loss::factorization,
-                                                          .input = NetworkInput::indices,
+        std::make_shared<NetworkModel<R>>(NetworkModel<R>{.head = options.loss(),
+                                                          .input = NetworkInput::towers,
                                                           .class_names = {},
                                                           .network = std::move(fitted.network),
                                                           .factors = factors,
@@ -72,59 +296,88 @@ void run_deepmf(Run& run, const DeepMfCommand& o) {
         write_network(run.comm, o.out, *model,
                       {.command = "deepmf",
                        .options = run.options.dump(),
-                       .input_digest = digest_text(a->digest)});
+                       .input_digest = digest_text(data.train->digest)});
     }
     run.digest = digest_text(digest(run.comm, model->tensors()));
-    auto objective = nlohmann::ordered_json::array();
-    for (const auto& row : run.history.rows) {
-        objective.push_back({{"block", "network"}, {"value", row[1]}});
-    }
-    run.result["objective"] = objective;
-    if (!run.history.rows.empty()) {
-        run.say(fmt::format(
-            "{} towers of {} outputs on embeddings of {}: objective {:.6g}, "
-            "training RMSE {:.4f} after {} epochs",
-            !options.hidden.empty() ? "nonlinear" : "linear", options.k, options.embedding,
-            run.history.rows.back()[1], run.history.rows.back()[2], run.history.rows.size()));
-    }
+    report_model(run, o, *model);
     run.say("wrote " + o.out);
     run.handover.leave(o.out, model);
+}
+
+void declare_objective(Options& options, DeepMfCommand& o) {
+    AlsOptions& als = o.deep.als;
+    options.add("factors", als.k, "Outputs of the towers k", Accept::between(1, 65536));
+    options.add("lambda", als.lambda, "Ridge weight λ of the outputs, as in als",
+                Accept::at_least(0));
+    options.add("lambda-exponent", als.lambda_exponent,
+                "ν: λ is scaled by (entries of the row or column)^ν", Accept::at_least(0));
+    options.add("implicit", als.implicit,
+                "Values say how sure a preference is, over all pairs, as in als");
+    options.add("alpha", als.alpha, "Implicit: the confidence of an entry v is 1 + α v",
+                Accept::at_least(0));
+    options.add("unobserved-weight", als.unobserved_weight,
+                "Implicit, Rendle's form: weight α0 of the pairs without an entry",
+                Accept::above(0));
+    options.add("centering", o.centering, "Explicit: what is subtracted from the values",
+                Accept::one_of({"mean", "none"}));
+    options.add("loss", o.loss,
+                "squared, of the values or (--implicit) of preferences; logistic tells entries "
+                "from drawn pairs without one",
+                Accept::one_of({"squared", "logistic"}));
+    options.add("zeros", o.zeros,
+                "Pairs without an entry that are drawn every epoch, per entry: logistic (default: "
+                "4), or implicit in place of all pairs",
+                Accept::above(0));
+}
+
+void declare_towers(Options& options, DeepMfCommand& o) {
+    options.add("input", o.input,
+                "What the towers read, one or several: embeddings (free, of every row and column), "
+                "rows (the row or column of the matrix itself), factors (of --factors-file), "
+                "features");
+    options.add("embedding", o.embedding,
+                "Width of the tables of embeddings, rows and features; default: as --factors",
+                Accept::at_least(1));
+    options.add("hidden", o.deep.tower.hidden,
+                "Widths of the hidden layers of each tower, beside its linear part; 0 for none",
+                Accept::at_least(0));
+    options.add("dropout", o.deep.tower.dropout, "Share of hidden units dropped in training",
+                Accept::between(0, 0.99));
+    options.add("entry-dropout", o.deep.entry_dropout,
+                "Share of a row's entries that its tower does not see, others in each epoch",
+                Accept::between(0, 0.99));
+    options.add("factors-file", o.factors_file, "Factors that the towers read and begin with");
+    options.add("row-features", o.row_features, "Matrix file with side features of the rows");
+    options.add("col-features", o.col_features, "… of the columns");
+    options.add("init", o.init, "Factors of the same matrix that the embeddings begin with");
 }
 
 }  // namespace
 
 Action declare_deepmf(Options& options) {
     auto o = std::make_shared<DeepMfCommand>();
+    o->settings.train = o->deep.train;
     options.positional("matrix", o->matrix, "Matrix file (HDF5), sparse");
     options.add("out", o->out, "Network file to write, with the factors in it");
-    options.add("factors", o->deep.k, "Outputs of the towers k", Accept::between(1, 65536));
-    options.add("embedding", o->embedding, "Width of the free embeddings; default: as --factors",
-                Accept::at_least(1));
-    options.add("hidden", o->deep.hidden,
-                "Widths of the hidden layers of each tower; 0 or none: linear towers",
-                Accept::at_least(0));
-    options.add("init", o->init, "Factors of the same matrix that the embeddings start from");
-    options.add("lambda", o->deep.lambda, "Ridge weight λ, as in als", Accept::at_least(0));
-    options.add("lambda-exponent", o->deep.lambda_exponent,
-                "ν: λ is scaled by (entries of the row or column)^ν", Accept::at_least(0));
-    options.add("implicit", o->deep.implicit,
-                "Entries stand for 1, and sampled pairs without one for 0");
-    options.add("zeros", o->deep.zeros, "Implicit: sampled pairs, per entry", Accept::at_least(0));
-    options.add("centering", o->centering, "Explicit: what is subtracted from the values",
-                Accept::one_of({"mean", "none"}));
-    options.add("epochs", o->deep.train.epochs, "Passes over the entries", Accept::at_least(1));
-    options.add("batch", o->deep.train.batch, "Entries of a global batch", Accept::at_least(1));
-    options.add("micro-batches", o->deep.micro_batches, "Blocks of a batch; 0 for the default",
-                Accept::at_least(0));
-    options.add("learning-rate", o->deep.train.optimizer.learning_rate, "At the start (Adam)",
-                Accept::above(0));
-    options.add("schedule", o->schedule, "Of the learning rate: cosine falls to 0 at the end",
-                Accept::one_of({"cosine", "constant"}));
+    declare_objective(options, *o);
+    declare_towers(options, *o);
+    options.add("validation", o->validation,
+                "Matrix file to measure on after each epoch, or the share of the entries that is "
+                "held back for it, as 0.1; the best parameters are kept, the start's may be");
+    options.add("validation-metric", o->validation_metric,
+                "rmse, mae or a ranking as ndcg@10; rmse for values and ndcg@10 otherwise unless "
+                "given");
+    options.add("validation-negatives", o->validation_negatives,
+                "Candidates beside the validation entries; all columns without an entry unless "
+                "given");
+    o->settings.declare(options);
     o->loop.declare(options);
     options.examples(
         "rankfold deepmf ratings.h5 --factors 16 --out towers.h5\n"
-        "mpirun -n 4 rankfold deepmf ratings.h5 --factors 16 --hidden 64,32 --out towers.h5\n"
-        "rankfold deepmf clicks.h5 --implicit --zeros 4 --out towers.h5");
+        "mpirun -n 4 rankfold deepmf clicks.h5 --implicit --unobserved-weight 0.1 --input rows "
+        "--hidden 256 --entry-dropout 0.3 --validation 0.1 --out towers.h5\n"
+        "rankfold deepmf clicks.h5 --loss logistic --input rows,features --row-features users.h5 "
+        "--out towers.h5");
     return [o](Run& run) {
         run.common.precision == "float" ? run_deepmf<float>(run, *o) : run_deepmf<double>(run, *o);
     };

@@ -7,10 +7,12 @@
 #include <rankfold/factor/fold_in.hpp>
 #include <rankfold/factor/nmf.hpp>
 #include <rankfold/factor/svd.hpp>
+#include <rankfold/hybrid/deep_mf.hpp>
 
 #include "als_settings.hpp"
 #include "early_stop.hpp"
 #include "scoring.hpp"
+#include "side_features.hpp"
 
 namespace rankfold::cli {
 
@@ -19,6 +21,7 @@ namespace {
 struct FoldInCommand {
     std::string model;
     std::string rows;
+    std::string row_features;
     std::string out;
 };
 
@@ -74,10 +77,40 @@ Factors<R> fold_in_nonnegative(Run& run, const FoldInCommand& o, const NewRows<R
     return folded;
 }
 
+/// New rows by a forward pass of the tower that made the model's rows.
+template <Real R>
+Factors<R> fold_in_towers(Run& run, const FoldInCommand& o, const MatrixData<R>& a,
+                          const NewRows<R>& rows, const Factors<R>& model) {
+    const auto network = load_network<R>(run, o.model);
+    if (rows.dense != nullptr) {
+        throw input_error(o.rows, " is dense, but the towers of ", o.model, " read sparse rows");
+    }
+    std::optional<BlockRowCsr<R>> features;
+    TowerInputs<R> inputs;
+    if (widths_in(network->network.graph(), "row").entries > 0) inputs.entries = &*rows.sparse;
+    if (!o.row_features.empty()) {
+        features = load_features<R>(run, o.row_features, a.ids, "obs", rows.sparse->layout());
+        inputs.features = &*features;
+    }
+    Factors<R> folded;
+    folded.rows = fold_in_deep_mf(run.comm, network->network, inputs, rows.sparse->layout(),
+                                  run.common.threads);
+    folded.cols = model.cols.clone();
+    folded.method = model.method;
+    folded.options = model.options;
+    folded.global_mean = model.global_mean;
+    return folded;
+}
+
 /// Each method gives new rows what its own training would with the columns held fixed.
 template <Real R>
 Factors<R> fold_in(Run& run, const FoldInCommand& o, const MatrixData<R>& a, const NewRows<R>& rows,
                    const Factors<R>& model) {
+    if (model.method == "deepmf") return fold_in_towers(run, o, a, rows, model);
+    if (!o.row_features.empty()) {
+        throw input_error("--row-features are for the towers of deepmf; the factors of ", o.model,
+                          " are of ", model.method);
+    }
     if (model.method.starts_with("nmf")) return fold_in_nonnegative(run, o, rows, model);
     if (model.method == "svd" || model.method == "pca") {
         return rows.dense != nullptr ? fold_in_svd(*rows.dense, model, run.common.threads)
@@ -85,7 +118,8 @@ Factors<R> fold_in(Run& run, const FoldInCommand& o, const MatrixData<R>& a, con
     }
     if (!model.method.starts_with("als-")) {
         throw input_error(
-            "fold-in knows how to give new rows factors of als, nmf, svd and pca; those of ",
+            "fold-in knows how to give new rows factors of als, nmf, svd, pca and deepmf; those "
+            "of ",
             o.model, " are of ", model.method);
     }
     const AlsOptions options = recorded_settings(model.options, o.model).resolved(run.common);
@@ -104,7 +138,9 @@ Factors<R> fold_in(Run& run, const FoldInCommand& o, const MatrixData<R>& a, con
 
 template <Real R>
 void run_fold_in(Run& run, const FoldInCommand& o) {
-    run.check_output(o.out, {o.model, o.rows});
+    std::vector<std::string> inputs{o.model, o.rows};
+    if (!o.row_features.empty()) inputs.push_back(o.row_features);
+    run.check_output(o.out, inputs);
     const auto model = load_factors<R>(run, o.model);
     const auto a = load_matrix<R>(run, o.rows);
     const NewRows<R> rows = over_columns(o, *a, *model);
@@ -135,10 +171,13 @@ void run_fold_in(Run& run, const FoldInCommand& o) {
 
 Action declare_fold_in(Options& options) {
     auto o = std::make_shared<FoldInCommand>();
-    options.positional("model", o->model, "Factors file");
+    options.positional("model", o->model, "Factors file, or network file of deepmf");
     options.positional("new-rows", o->rows,
                        "Matrix file with the new rows; columns are matched by name");
     options.add("out", o->out, "Factors file to write: the new rows, the model's columns");
+    options.add("row-features", o->row_features,
+                "deepmf: matrix file with side features of the new rows, over the columns of those "
+                "that it was trained with");
     options.examples(
         "rankfold fold-in factors.h5 new-users.h5 --out new-factors.h5\n"
         "mpirun -n 2 rankfold fold-in factors.h5 clicks.test-in.h5 --out folded.h5\n"

@@ -9,6 +9,7 @@
 
 #include "neumf.hpp"
 #include "scoring.hpp"
+#include "side_features.hpp"
 
 namespace rankfold::cli {
 
@@ -47,34 +48,11 @@ std::vector<Index> widths_of(const std::vector<std::string>& list) {
     return widths;
 }
 
-/// Side features in the layout of one side of the matrix: rows of their own file, matched by names
-/// where both have them. Rows of that side which the file lacks have features 0, and are counted.
-/// @param axis  of the matrix: obs or var
-/// @collective
+/// The same features, dense.
 template <Real R>
-BlockRows<R> load_features(Run& run, const std::string& path, const IdSource& ids,
-                           const std::string& axis, const ShardLayout& layout) {
-    const auto features = load_matrix<R>(run, path);
-    const auto map =
-        match_names(run.comm, features->ids, ids, "obs", features->rows(), layout.rows(), axis);
-    const Aligned<R> aligned =
-        align(features->sparse ? *features->sparse : sparsify(*features->dense, Zeros::left_out),
-              layout, features->cols(), map, {});
-    const Index known =
-        map.empty() ? layout.rows() : std::ssize(map) - std::ranges::count(map, Index{-1});
-    run.result["features"][axis] = {
-        {"width", features->cols()}, {"matched", known}, {"without", layout.rows() - known}};
-    if (known == 0) {
-        throw input_error("no row of ", path, " has a name that the matrix has (", axis,
-                          "); import the features with the same ids");
-    }
-    if (known < layout.rows()) {
-        run.say(fmt::format("{} of {} {} have no features in {}: theirs are 0",
-                            layout.rows() - known, layout.rows(),
-                            axis == "obs" ? "rows" : "columns", path));
-    }
-    BlockRows<R> dense(run.comm, layout, features->cols());
-    const CsrView<R> rows = aligned.matrix.local().view();
+BlockRows<R> dense_features(const BlockRowCsr<R>& features) {
+    BlockRows<R> dense(features.comm(), features.layout(), features.cols());
+    const CsrView<R> rows = features.local().view();
     for (Index i = 0; i < rows.rows; ++i) {
         for (std::size_t e = 0; e < rows.row_cols(i).size(); ++e) {
             dense.local()(i, rows.row_cols(i)[e]) = rows.row_values(i)[e];
@@ -156,12 +134,13 @@ void run_hybrid(Run& run, const HybridCommand& o) {
     std::optional<BlockRows<R>> col_features;
     SideFeatures<R> features;
     if (!o.row_features.empty()) {
-        row_features = load_features<R>(run, o.row_features, a->ids, "obs", a->layout());
+        row_features =
+            dense_features(load_features<R>(run, o.row_features, a->ids, "obs", a->layout()));
         features.rows = &*row_features;
     }
     if (!o.col_features.empty()) {
         const ShardLayout even = ShardLayout::even(a->cols(), 64, run.comm.size());
-        col_features = load_features<R>(run, o.col_features, a->ids, "var", even);
+        col_features = dense_features(load_features<R>(run, o.col_features, a->ids, "var", even));
         features.cols = &*col_features;
     }
     if (run.common.dry_run) return;

@@ -49,7 +49,8 @@ public:
           model_{run, o.model.front(), data_, data_},
           ref_{model_.scorer()},
           head_{head_of(model_)} {
-        const bool pairs = model_.network()->input == NetworkInput::indices;
+        const bool pairs = model_.network()->input == NetworkInput::indices ||
+                           model_.network()->input == NetworkInput::towers;
         if (head_ == Loss::classes) {
             answer_ = Answer::classes;
         } else if ((head_ == Loss::squared || pairs) && data_) {

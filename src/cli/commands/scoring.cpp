@@ -41,7 +41,8 @@ bool learnt_values(const Factors<R>& factors) {
     if (factors.method == "nmf-missing") return true;
     if (factors.method != "deepmf") return factors.method == "als-explicit";
     const auto options = nlohmann::json::parse(factors.options, nullptr, false);
-    return !options.is_discarded() && !options.value("implicit", false);
+    return !options.is_discarded() && !options.value("implicit", false) &&
+           options.value("loss", "squared") == "squared";
 }
 
 }  // namespace
@@ -103,7 +104,8 @@ struct Model<R>::Impl {
             joint_scorer.emplace(run.comm, network->network);
             return;
         }
-        if (network->input == NetworkInput::indices) {  // factors, with or without a residual
+        if (network->input == NetworkInput::indices ||
+            network->input == NetworkInput::towers) {  // factors, with or without a residual
             factors = network->factors;
             ids = factors->ids;
             rates = learnt_values(*factors);

@@ -1,0 +1,154 @@
+"""deepmf through the command: what its towers read, new rows, and what else works on its file."""
+
+import unittest
+
+import h5py
+import numpy as np
+
+from program import ProgramTest, random_matrix, read_matrix
+
+
+class Towers(ProgramTest):
+    def deepmf(self, *options, ranks=2, matrix="a.h5", epochs=3):
+        self.run_program("deepmf", matrix, "--factors", 4, "--epochs", epochs, "--batch", 16,
+                         *options, "--out", "d.h5", "--force", "--report", "report.json", "--quiet",
+                         ranks=ranks)
+        return self.report()
+
+
+class WithoutNames(Towers):
+    def setUp(self):
+        super().setUp()
+        self.write_matrix("a.h5", random_matrix(60, 30))
+
+    def test_towers_from_factors_begin_as_these(self):
+        self.run_program("als", "a.h5", "--factors", 4, "--sweeps", 5, "--out", "f.h5")
+        for how in (["--init", "f.h5"], ["--input", "factors", "--factors-file", "f.h5"],
+                    ["--input", "embeddings,rows", "--init", "f.h5", "--hidden", "6"]):
+            with self.subTest(how):
+                self.deepmf(*how, "--learning-rate", 1e-9)
+                with h5py.File(self.folder / "f.h5") as f, h5py.File(self.folder / "d.h5") as d:
+                    np.testing.assert_allclose(d["factors/row_factors"][:], f["row_factors"][:],
+                                               atol=1e-5)
+                    np.testing.assert_allclose(d["factors/col_factors"][:], f["col_factors"][:],
+                                               atol=1e-5)
+
+    def test_the_bits_are_those_of_one_rank(self):
+        for options in (["--input", "rows", "--hidden", "6", "--entry-dropout", 0.3,
+                         "--validation", 0.2],
+                        ["--loss", "logistic", "--dropout", 0.2, "--hidden", "5"],
+                        ["--implicit", "--unobserved-weight", 0.1, "--input", "embeddings,rows"]):
+            with self.subTest(options):
+                digests = {self.deepmf(*options, ranks=ranks)["digest"] for ranks in (1, 3, 4)}
+                self.assertEqual(len(digests), 1)
+
+    def test_rows_are_read_as_the_formula_says_and_new_ones_too(self):
+        self.deepmf("--implicit", "--input", "rows", "--hidden", "6", "--embedding", 5)
+        self.write_matrix("new.h5", random_matrix(17, 30, seed=8))
+        self.run_program("fold-in", "d.h5", "new.h5", "--out", "new-f.h5", ranks=3)
+        with h5py.File(self.folder / "d.h5") as file:
+            layers = {name: (group["weight"][:], group["bias"][:])
+                      for name, group in file["layers"].items()}
+            table = file["embeddings/row_entries_embedding"][:]
+            trained = file["factors/row_factors"][:]
+            columns = file["factors/col_factors"][:]
+        for matrix, found in (("a.h5", trained), ("new.h5", None)):
+            rows = read_matrix(self.folder / matrix).toarray()
+            x = rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-30) @ table
+            hidden = np.maximum(x @ layers["row_hidden1"][0].T + layers["row_hidden1"][1], 0)
+            expected = (x @ layers["row_linear"][0].T + layers["row_linear"][1] +
+                        hidden @ layers["row_deep"][0].T + layers["row_deep"][1])
+            if found is None:
+                with h5py.File(self.folder / "new-f.h5") as file:
+                    found = file["row_factors"][:]
+                    np.testing.assert_array_equal(file["col_factors"][:], columns)
+            np.testing.assert_allclose(found, expected, atol=1e-5)
+
+    def test_other_commands_use_it_as_any_factors(self):
+        self.run_program("split", "a.h5", "--leave-one-out", "--prefix", "s")
+        self.deepmf("--implicit", "--input", "rows", matrix="s.train.h5")
+        self.run_program("evaluate", "d.h5", "--train", "s.train.h5", "--test", "s.test.h5",
+                         "--metrics", "ndcg@10", "--report", "e.json", ranks=2)
+        self.assertGreater(self.report("e.json")["result"]["deepmf"]["ndcg@10"], 0.0)
+        self.run_program("recommend", "d.h5", "--train", "s.train.h5", "--top", 2, "--out", "b.csv")
+        self.run_program("mlp", "s.train.h5", "--head", "columns", "--factors-file", "d.h5",
+                         "--hidden", 8, "--epochs", 1, "--out", "n.h5", ranks=2)
+
+    def test_validation_keeps_the_best_epoch_and_the_start_counts(self):
+        self.run_program("split", "a.h5", "--leave-one-out", "--negatives", 9, "--prefix", "s")
+        kept = [self.deepmf("--implicit", "--validation", "s.test.h5", "--validation-negatives",
+                            "s.negatives.h5", "--learning-rate", rate,
+                            matrix="s.train.h5")["result"]["validation"] for rate in (1e-9, 3.0)]
+        self.assertGreaterEqual(kept[1]["value"], kept[0]["value"] - 1e-6)
+        self.run_program("evaluate", "d.h5", "--test", "s.test.h5", "--negatives",
+                         "s.negatives.h5", "--metrics", "ndcg@10", "--report", "e.json")
+        self.assertAlmostEqual(self.report("e.json")["result"]["deepmf"]["ndcg@10"],
+                               kept[1]["value"], places=6)
+
+    def test_what_does_not_go_together(self):
+        self.run_program("als", "a.h5", "--factors", 4, "--out", "f.h5")
+        for options, says in ((["--input", "words"], "words"),
+                              (["--input", "factors"], "--factors-file"),
+                              (["--factors-file", "f.h5"], "--input factors"),
+                              (["--input", "features"], "--row-features"),
+                              (["--input", "rows", "--init", "f.h5"], "--init"),
+                              (["--entry-dropout", 0.5], "--input rows"),
+                              (["--zeros", 2], "--implicit"),
+                              (["--implicit", "--zeros", 2, "--unobserved-weight", 0.1], "--zeros"),
+                              (["--patience", 2], "--validation")):
+            with self.subTest(options):
+                self.assert_refused("deepmf", "a.h5", *options, "--out", "d.h5", says=says)
+        self.deepmf()
+        self.assert_refused("fold-in", "d.h5", "a.h5", "--out", "x.h5", says="free embeddings",
+                            ranks=2)
+        self.assert_refused("fold-in", "f.h5", "a.h5", "--row-features", "a.h5", "--out", "x.h5",
+                            says="--row-features")
+
+
+class WithFeatures(Towers):
+    """Features are matched by id, and new rows of which only these are known get factors."""
+
+    def write_triplets(self, name, triplets, *options):
+        self.write(f"{name}.csv", "".join(f"{i},{j},{v}\n" for i, j, v in triplets))
+        self.run_program("import", f"{name}.csv", *options, "--out", f"{name}.h5")
+
+    def setUp(self):
+        super().setUp()
+        generator = np.random.default_rng(3)
+        # rows like the columns of their own kind
+        self.write_triplets("a", [(f"u{i}", f"f{j}", 1) for i in range(60)
+                                  for j in generator.permutation(range(i % 3, 30, 3))[:6]])
+        traits = [(f"u{i}", f"t{i % 3}", 1) for i in range(60)]
+        shuffled = [traits[i] for i in generator.permutation(60)]
+        self.write_triplets("ordered", traits)
+        self.write_triplets("shuffled", [("unknown", "t0", 1), *shuffled], "--ids", "ordered.h5",
+                            "--extend-ids")
+
+    def test_their_order_and_strangers_do_not_matter(self):
+        options = ["--loss", "logistic", "--input", "rows,features", "--row-features"]
+        digests = {self.deepmf(*options, f"{file}.h5", ranks=ranks)["digest"]
+                   for file, ranks in (("ordered", 1), ("shuffled", 2), ("shuffled", 3))}
+        self.assertEqual(len(digests), 1)
+
+    def test_a_new_row_is_like_those_of_its_features(self):
+        self.write_triplets("items", [(f"f{j}", f"s{j}", 1) for j in range(30)])
+        self.deepmf("--implicit", "--unobserved-weight", 0.1, "--lambda", 0.01, "--input",
+                    "features", "--row-features", "ordered.h5", "--col-features", "items.h5",
+                    "--learning-rate", 0.05, epochs=60)
+        self.write_triplets("new", [("v0", "f0", 1), ("v1", "f1", 1), ("v2", "f2", 1)], "--ids",
+                            "a.h5", "--extend-ids")
+        self.write_triplets("new-traits", [("v0", "t1", 1), ("v1", "t2", 1), ("v2", "t0", 1)],
+                            "--ids", "ordered.h5", "--extend-ids")
+        self.run_program("fold-in", "d.h5", "new.h5", "--row-features", "new-traits.h5", "--out",
+                         "f.h5", ranks=2)
+        with h5py.File(self.folder / "f.h5") as file:
+            names = list(file["obs/_index"].asstr()[:])
+            scores = file["row_factors"][:] @ file["col_factors"][:].T
+            columns = [int(name[1:]) for name in file["var/_index"].asstr()[:]]
+        for row, kind in (("v0", 1), ("v1", 2), ("v2", 0)):
+            best = np.argsort(-scores[names.index(row)])[:6]
+            self.assertEqual({columns[j] % 3 for j in best}, {kind})
+
+
+if __name__ == "__main__":
+    unittest.main()
