@@ -164,6 +164,21 @@ class JointValidation(ProgramTest):
                                 says="--validation FILE")
 
 
+class Cost(ProgramTest):
+    def test_the_benchmark_tells_a_round_beside_its_parts_and_the_bytes_of_each_phase(self):
+        self.run_program("bench", "hybrid", "--rows", 400, "--cols", 300, "--nnz", 4000, "--factors",
+                         4, "--repeats", 2, "--json", "b.json", ranks=2)
+        found = self.report("b.json")
+        parts = found["sweep_seconds"] + found["epoch_seconds"]
+        self.assertAlmostEqual(found["seconds"]["median"] / parts - 1, found["over_the_parts"],
+                               places=6)
+        for phase in ("als exchange all", "als exchange needed", "embedding rows",
+                      "residual network"):
+            sent = found.get(f"{phase}: bytes", 0)
+            self.assertEqual(sent, found.get(f"{phase}: bytes predicted", 0))
+        self.assertGreater(found["residual network: bytes"], 0)
+
+
 class TablesInLess(ProgramTest):
     """`compress` on networks of pairs: their tables become narrower ones below a small layer."""
 

@@ -324,7 +324,7 @@ TEST_F(Compress, OftenReadRowsOfATableCountForMore) {
         auto small = Network<double>(net.graph());
         auto prices = same_prices(net);
         const auto shapes = stacks(net.graph(), false);
-        auto given = statistics;
+        auto given = visits();
         for (std::size_t s = 0; s < shapes.size(); ++s) {
             if (shapes[s].table) continue;
             prices[s] = {.dense = 1.0, .base = 1.0};
