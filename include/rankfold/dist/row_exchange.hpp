@@ -21,8 +21,7 @@ enum class ExchangeScheme {
 class RowExchange {
 public:
     /// Plans to gather rows of matrices of this layout.
-    /// @param needed  this rank's rows, increasing (for position(); else owner after owner is
-    ///                enough); ignored under ExchangeScheme::all
+    /// @param needed  this rank's rows, increasing; ignored under ExchangeScheme::all
     /// @collective over comm
     RowExchange(const Communicator& comm, ShardLayout layout, ExchangeScheme scheme,
                 std::vector<Index> needed);
