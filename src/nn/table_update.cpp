@@ -32,65 +32,35 @@ TableUpdate<R>::TableUpdate(const Communicator& comm, Network<R>& network,
     }
 }
 
-/// Puts the needed rows of each rank side by side, rank after rank.
-template <Real R>
-void TableUpdate<R>::group_by_owner(Side& side) const {
-    std::vector<Index> ends;  // of the ranks' rows
-    for (int q = 0; q < comm_->size(); ++q) ends.push_back(side.layout.rank_rows(q).end);
-    std::vector<std::int32_t> owners;
-    std::vector<Index> next(ends.size() + 1, 0);
-    for (const Index row : side.needed) {
-        owners.push_back(
-            static_cast<std::int32_t>(std::ranges::upper_bound(ends, row) - ends.begin()));
-        ++next[static_cast<std::size_t>(owners.back()) + 1];
-    }
-    std::partial_sum(next.begin(), next.end(), next.begin());
-    std::vector<Index> grouped(side.needed.size());
-    for (std::size_t i = 0; i < owners.size(); ++i) {
-        const Index to = next[static_cast<std::size_t>(owners[i])]++;
-        grouped[at(to)] = side.needed[i];
-        side.place_of[at(side.needed[i])] = static_cast<std::int32_t>(to);
-    }
-    side.needed = std::move(grouped);
-}
-
-/// Finds out which rows the batch names, by which samples, and who owns them.
+/// Finds out which rows the batch names, and who owns them.
 template <Real R>
 void TableUpdate<R>::plan(Side& side, const Workspace<R>& ws) {
     const std::span<const Index> named(ws.indices[at(side.input)].data(), at(ws.rows));
-    if (side.place_of.empty()) side.place_of.assign(at(side.layout.rows()), -1);
-    side.needed.clear();
+    side.needed.assign(named.begin(), named.end());
+    std::ranges::sort(side.needed);
+    side.needed.erase(std::ranges::unique(side.needed).begin(), side.needed.end());
+    side.place.clear();
     for (const Index row : named) {
-        std::int32_t& place = side.place_of[at(row)];
-        if (place >= 0) continue;
-        place = static_cast<std::int32_t>(side.needed.size());
-        side.needed.push_back(row);
-    }
-    if (comm_->size() > 1) group_by_owner(side);
-    side.first.assign(side.needed.size() + 1, 0);
-    for (const Index row : named)
-        ++side.first[static_cast<std::size_t>(side.place_of[at(row)]) + 1];
-    std::partial_sum(side.first.begin(), side.first.end(), side.first.begin());
-    side.order.resize(named.size());
-    std::vector<Index> next(side.first.begin(), side.first.end() - 1);
-    for (std::size_t i = 0; i < named.size(); ++i) {
-        const auto place = static_cast<std::size_t>(side.place_of[at(named[i])]);
-        side.order[at(next[place]++)] = static_cast<Index>(i);
-    }
-    for (const Index row : side.needed) side.place_of[at(row)] = -1;
-    if (comm_->size() == 1) {
-        side.requests = side.needed;
-        return;
+        side.place.push_back(std::ranges::lower_bound(side.needed, row) - side.needed.begin());
     }
     const Range own = own_rows(side);
+    side.requests.clear();
+    if (comm_->size() == 1) {
+        for (const Index row : side.needed) {
+            side.requests.emplace_back(row, std::ssize(side.requests));
+        }
+        return;
+    }
     const auto foreign =
         std::ranges::count_if(side.needed, [&](Index r) { return !own.contains(r); });
     comm_->ledger().predict_bytes(
         static_cast<double>((foreign + comm_->size() - 1) * static_cast<Index>(sizeof(Index))));
     side.exchange =
         std::make_unique<RowExchange>(*comm_, side.layout, ExchangeScheme::needed, side.needed);
-    const auto sent = side.exchange->rows_sent();
-    side.requests.assign(sent.begin(), sent.end());
+    for (const Index row : side.exchange->rows_sent()) {
+        side.requests.emplace_back(row, std::ssize(side.requests));
+    }
+    std::ranges::sort(side.requests);
 }
 
 template <Real R>
@@ -101,7 +71,6 @@ void TableUpdate<R>::fetch(const Workspace<R>& ws) {
         if (comm_->size() == 1) continue;
         const Range own = own_rows(side);
         std::vector<R> packed;
-        packed.reserve(side.requests.size() * at(side.width));
         for (const Index row : side.exchange->rows_sent()) {
             for (const Table& table : side.tables) {
                 const auto values = table.values.row(own.begin + row);
@@ -120,69 +89,23 @@ void TableUpdate<R>::fetch(const Workspace<R>& ws) {
     }
 }
 
-namespace {
-
-/// Sums the gradients of the samples that name one row, in the order of the tree over their blocks.
-/// Blocks that do not name the row are left out: adding their zeros would change no bit.
+/// out (needed rows x width) ← the gradients of a node's blocks, in the tree's order.
 template <Real R>
-class RowSum {
-public:
-    RowSum(MatrixView<const R> d, std::span<const Index> ends)
-        : d_{d}, ends_{ends}, width_{at(d.cols)}, other_(deepest * width_) {}
-
-    /// @param samples  increasing, not none, all in the node's blocks
-    void sum(Range node, std::span<const Index> samples, R* out, std::size_t depth = 0) {
-        const std::span<R> to(out, width_);
-        if (node.size() == 1 || samples.size() == 1) {
-            std::ranges::copy(d_.row(samples.front()), out);
-            for (const Index i : samples.subspan(1)) add_to<R>(d_.row(i), to);
-            return;
-        }
-        const auto [left, right] = tree_halves(node);
-        const auto half = static_cast<std::size_t>(
-            std::ranges::lower_bound(samples, ends_[at(left.end - 1)]) - samples.begin());
-        if (half == 0) return sum(right, samples, out, depth);
-        sum(left, samples.first(half), out, depth);
-        if (half == samples.size()) return;
-        R* const other = other_.data() + depth * width_;
-        sum(right, samples.subspan(half), other, depth + 1);
-        add_to<R>({other, width_}, to);
-    }
-
-private:
-    static constexpr std::size_t deepest = 64;  // the tree over blocks halves them
-
-    MatrixView<const R> d_;
-    std::span<const Index> ends_;
-    std::size_t width_;
-    AlignedVector<R> other_;
-};
-
-}  // namespace
-
-/// out ← for each needed row the sum of its gradients in a node's blocks, `stride` apart; rows that
-/// these blocks do not name are left as they are.
-template <Real R>
-void TableUpdate<R>::sum_blocks(Side& side, const Workspace<R>& ws, Range node, R* out,
-                                Index stride) const {
-    const Range samples{node.begin == 0 ? 0 : ws.ends[at(node.begin - 1)],
-                        ws.ends[at(node.end - 1)]};
-    const bool whole = samples.size() == ws.rows;
-    for (const Table& table : side.tables) {
-        RowSum<R> row_sum(network_->table_gradient(table.layer, ws), ws.ends);
-        for (std::size_t r = 0; r < side.needed.size(); ++r) {
-            std::span<const Index> of_row(side.order.data() + side.first[r],
-                                          side.order.data() + side.first[r + 1]);
-            if (!whole) {
-                const auto begin = std::ranges::lower_bound(of_row, samples.begin);
-                of_row = {begin, std::ranges::lower_bound(of_row, samples.end)};
+void TableUpdate<R>::sum_blocks(Side& side, const Workspace<R>& ws, Range node,
+                                std::span<R> out) const {
+    sum_tree<R>(node, out, [&](Index block, std::span<R> to) {
+        std::ranges::fill(to, R{0});
+        const Index begin = block == 0 ? 0 : ws.ends[at(block - 1)];
+        Index first = 0;
+        for (const Table& table : side.tables) {
+            const MatrixView<const R> d = network_->table_gradient(table.layer, ws);
+            for (Index i = begin; i < ws.ends[at(block)]; ++i) {
+                add_to<R>(d.row(i), to.subspan(at(side.place[at(i)] * side.width + first),
+                                               at(table.values.cols)));
             }
-            if (!of_row.empty()) {
-                row_sum.sum(node, of_row, out + static_cast<Index>(r) * stride);
-            }
+            first += table.values.cols;
         }
-        out += table.values.cols;
-    }
+    });
 }
 
 /// Adds what has been received for each row, in the order of the tree over all ranks' nodes.
@@ -190,44 +113,40 @@ template <Real R>
 void TableUpdate<R>::sum_requests(Side& side) {
     const std::vector<Index>& nodes = sum_->nodes_of_rank();
     const Index most = sum_->most_nodes();
-    const auto all = at(std::accumulate(nodes.begin(), nodes.end(), Index{0}));
-    if (side.touch_of.empty()) side.touch_of.assign(at(own_rows(side).size()), -1);
-    side.touched.clear();
-    std::vector<R*> slots;  // of every touched row, one a node of any rank; null: no gradient
-    std::size_t place = 0;
-    std::size_t first_node = 0;
-    for (std::size_t q = 0; q < nodes.size(); ++q) {
-        const std::size_t end =
-            comm_->size() == 1 ? side.requests.size() : place + at(side.exchange->send_counts()[q]);
-        for (; place < end; ++place) {
-            std::int32_t& touch = side.touch_of[at(side.requests[place])];
-            if (touch < 0) {
-                touch = static_cast<std::int32_t>(side.touched.size());
-                side.touched.push_back(side.requests[place]);
-                slots.resize(slots.size() + all, nullptr);
-            }
-            R* const from = side.received.data() + static_cast<Index>(place) * most * side.width;
-            for (Index n = 0; n < nodes[q]; ++n) {
-                slots[static_cast<std::size_t>(touch) * all + first_node + at(n)] =
-                    from + n * side.width;
-            }
+    std::vector<Index> rank_of(side.requests.size(), 0);
+    std::vector<Index> first_node(nodes.size(), 0);
+    std::exclusive_scan(nodes.begin(), nodes.end(), first_node.begin(), Index{0});
+    if (comm_->size() > 1) {
+        auto next = rank_of.begin();
+        for (std::size_t q = 0; q < nodes.size(); ++q) {
+            next = std::fill_n(next, side.exchange->send_counts()[q], static_cast<Index>(q));
         }
-        first_node += at(nodes[q]);
     }
-    side.gradients.resize(side.touched.size() * at(side.width));
-    for (std::size_t t = 0; t < side.touched.size(); ++t) {
-        side.touch_of[at(side.touched[t])] = -1;
-        const std::span<R*> of_row = std::span(slots).subspan(t * all, all);
-        for (const auto& [to, from] : sum_->additions()) {
-            if (of_row[at(from)] == nullptr) continue;
-            if (of_row[at(to)] == nullptr) {
-                of_row[at(to)] = of_row[at(from)];
-            } else {
-                add_to<R>({of_row[at(from)], at(side.width)}, {of_row[at(to)], at(side.width)});
+    const Index all = std::accumulate(nodes.begin(), nodes.end(), Index{0});
+    std::vector<R*> slots(at(all));
+    side.touched.clear();
+    side.gradients.clear();
+    for (std::size_t i = 0; i < side.requests.size();) {
+        const Index row = side.requests[i].first;
+        std::ranges::fill(slots, nullptr);
+        for (; i < side.requests.size() && side.requests[i].first == row; ++i) {
+            const Index place = side.requests[i].second;
+            const Index q = rank_of[at(place)];
+            for (Index n = 0; n < nodes[at(q)]; ++n) {
+                slots[at(first_node[at(q)] + n)] =
+                    side.received.data() + (place * most + n) * side.width;
             }
         }
-        std::copy_n(of_row[0], side.width,
-                    side.gradients.begin() + static_cast<Index>(t) * side.width);
+        for (const auto& [to, from] : sum_->additions()) {
+            if (slots[at(from)] == nullptr) continue;
+            if (slots[at(to)] == nullptr) {
+                slots[at(to)] = slots[at(from)];
+            } else {
+                add_to<R>({slots[at(from)], at(side.width)}, {slots[at(to)], at(side.width)});
+            }
+        }
+        side.touched.push_back(row);
+        side.gradients.insert(side.gradients.end(), slots[0], slots[0] + side.width);
     }
 }
 
@@ -238,9 +157,14 @@ void TableUpdate<R>::collect(const Workspace<R>& ws, std::span<const Range> node
     for (Side& side : sides_) {
         const Index each = most * side.width;
         side.sent.assign(side.needed.size() * at(each), R{0});
+        std::vector<R> node_sum(side.needed.size() * at(side.width));
         for (std::size_t n = 0; n < nodes.size(); ++n) {
-            sum_blocks(side, ws, nodes[n], side.sent.data() + static_cast<Index>(n) * side.width,
-                       each);
+            sum_blocks(side, ws, nodes[n], node_sum);
+            for (std::size_t r = 0; r < side.needed.size(); ++r) {
+                std::copy_n(node_sum.begin() + static_cast<Index>(r) * side.width, side.width,
+                            side.sent.begin() + static_cast<Index>(r) * each +
+                                static_cast<Index>(n) * side.width);
+            }
         }
         if (comm_->size() == 1) {
             side.received.swap(side.sent);

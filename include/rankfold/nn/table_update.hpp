@@ -60,22 +60,18 @@ private:
         Index width = 0;  // of all its tables
         ShardLayout layout;
         std::vector<Table> tables;
-        std::vector<Index> needed;           // rows of the batch, each once, owner after owner
-        std::vector<std::int32_t> place_of;  // of every table row: its place there, or −1
-        std::vector<Index> order;            // the batch's samples, row after row of `needed`
-        std::vector<Index> first;            // where those of each row begin
+        std::vector<Index> needed;  // rows of the batch, increasing
+        std::vector<Index> place;   // of each sample's row among them
         std::unique_ptr<RowExchange> exchange;
-        std::vector<R> sent;                 // needed rows x (nodes x width)
-        std::vector<R> received;             // the owner's: requested rows x (nodes x width)
-        std::vector<Index> requests;         // own rows, in the order of received
-        std::vector<std::int32_t> touch_of;  // of every own row: its place in touched, or −1
-        std::vector<Index> touched;          // own rows
-        std::vector<R> gradients;            // touched rows x width
+        std::vector<R> sent;      // needed rows x (nodes x width)
+        std::vector<R> received;  // the owner's: requested rows x (nodes x width)
+        std::vector<std::pair<Index, Index>> requests;  // (own row, place in received), by row
+        std::vector<Index> touched;                     // own rows
+        std::vector<R> gradients;                       // touched rows x width
     };
 
     void plan(Side& side, const Workspace<R>& ws);
-    void group_by_owner(Side& side) const;
-    void sum_blocks(Side& side, const Workspace<R>& ws, Range node, R* out, Index stride) const;
+    void sum_blocks(Side& side, const Workspace<R>& ws, Range node, std::span<R> out) const;
     void sum_requests(Side& side);
     [[nodiscard]] Range own_rows(const Side& side) const {
         return side.layout.rank_rows(comm_->rank());
