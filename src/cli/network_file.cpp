@@ -42,34 +42,6 @@ std::vector<std::string> names_of(const json& about, const std::string& path) {
     return names.get<std::vector<std::string>>();
 }
 
-/// Refuses a graph whose layers are not those of the file before any memory is taken for it.
-void check_shapes(const StateFile& file, const Graph& graph) {
-    const auto expect = [&](const std::string& tensor, const std::vector<Index>& wanted) {
-        if (file.shape(tensor) != wanted) {
-            throw input_error("'", file.path(), "': ", tensor,
-                              " does not have the shape that the "
-                              "graph says");
-        }
-    };
-    for (const LayerSpec& layer : graph.layers) {
-        if (layer.kind == LayerKind::embedding) {
-            expect("embeddings/" + layer.name, {graph.width(layer.inputs.front()), layer.outputs});
-        }
-        const std::string path = "layers/" + layer.name + "/";
-        const Index in = graph.width(layer.inputs.front());
-        if (layer.kind == LayerKind::norm) expect(path + "gain", {layer.outputs});
-        if (has_map(layer.kind) || layer.kind == LayerKind::norm) {
-            expect(path + "bias", {layer.outputs});
-        }
-        if (layer.kind == LayerKind::dense) {
-            expect(path + "weight", {layer.outputs, in});
-        } else if (layer.kind == LayerKind::factored) {
-            expect(path + "u", {layer.outputs, layer.inner});
-            if (layer.v != Origin::external) expect(path + "v", {in, layer.inner});
-        }
-    }
-}
-
 /// Refuses a network whose parts do not fit together.
 template <Real R>
 void check_model(const NetworkModel<R>& model, const std::string& path) {
@@ -124,6 +96,34 @@ Index factor_width(const NetworkModel<R>& model) {
 
 }  // namespace
 
+void check_shapes(const StateFile& file, const Graph& graph, const std::string& prefix) {
+    const auto expect = [&](const std::string& tensor, const std::vector<Index>& wanted) {
+        if (file.shape(tensor) != wanted) {
+            throw input_error("'", file.path(), "': ", tensor,
+                              " does not have the shape that the "
+                              "graph says");
+        }
+    };
+    for (const LayerSpec& layer : graph.layers) {
+        if (layer.kind == LayerKind::embedding) {
+            expect(prefix + "embeddings/" + layer.name,
+                   {graph.width(layer.inputs.front()), layer.outputs});
+        }
+        const std::string path = prefix + "layers/" + layer.name + "/";
+        const Index in = graph.width(layer.inputs.front());
+        if (layer.kind == LayerKind::norm) expect(path + "gain", {layer.outputs});
+        if (has_map(layer.kind) || layer.kind == LayerKind::norm) {
+            expect(path + "bias", {layer.outputs});
+        }
+        if (layer.kind == LayerKind::dense) {
+            expect(path + "weight", {layer.outputs, in});
+        } else if (layer.kind == LayerKind::factored) {
+            expect(path + "u", {layer.outputs, layer.inner});
+            if (layer.v != Origin::external) expect(path + "v", {in, layer.inner});
+        }
+    }
+}
+
 std::string input_name(NetworkInput input) {
     switch (input) {
         case NetworkInput::matrix:
@@ -165,7 +165,7 @@ TensorList NetworkModel<R>::tensors() {
 
 template <Real R>
 void write_network(const Communicator& comm, const std::string& path, NetworkModel<R>& model,
-                   const Provenance& provenance) {
+                   const Provenance& provenance, const MoreTensors& more) {
     FileNotes notes;
     notes.kind = "network";
     notes.attributes[""] = json{{"graph", model.network.graph().text()},
@@ -179,7 +179,9 @@ void write_network(const Communicator& comm, const std::string& path, NetworkMod
     notes.histories[""] = model.history;
     if (!model.ids.file.empty()) notes.ids[""] = model.ids;
     if (model.factors) note_factors(notes, "factors", *model.factors);
-    write_state(comm, path, model.tensors(), notes, provenance);
+    TensorList state = model.tensors();
+    more.append_to(state, notes);
+    write_state(comm, path, state, notes, provenance);
     if (!model.ids.file.empty()) model.ids = {path, "/"};
 }
 
@@ -320,7 +322,7 @@ NetworkScorer<R> network_scorer(NetworkModel<R>& model, const MatrixData<R>* dat
 #define RANKFOLD_INSTANTIATE(R)                                                            \
     template struct NetworkModel<R>;                                                       \
     template void write_network(const Communicator&, const std::string&, NetworkModel<R>&, \
-                                const Provenance&);                                        \
+                                const Provenance&, const MoreTensors&);                    \
     template std::shared_ptr<NetworkModel<R>> load_network(Run&, const std::string&);      \
     template void attach_factors(NetworkModel<R>&);                                        \
     template std::vector<Index> rows_in_factors(const MatrixData<R>&, const Factors<R>&);  \

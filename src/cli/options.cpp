@@ -138,6 +138,12 @@ void Options::positional(const std::string& name, std::string& value, const std:
          }});
 }
 
+void Options::optional_positional(const std::string& name, std::string& value,
+                                  const std::string& help) {
+    positional(name, value, help);
+    parser_->entries.back().option->required(false);
+}
+
 void Options::positional(const std::string& name, std::vector<std::string>& values,
                          const std::string& help) {
     auto* option = parser_->app.add_option(name, values, help)->required();

@@ -91,9 +91,14 @@ void note_factors(FileNotes& notes, const std::string& group, const Factors<R>& 
     if (!factors.ids.file.empty()) notes.ids[group] = factors.ids;
 }
 
+void MoreTensors::append_to(TensorList& state, FileNotes& notes) const {
+    state.tensors.insert(state.tensors.end(), list.tensors.begin(), list.tensors.end());
+    for (const auto& [group, text] : attributes) notes.attributes[group] = text;
+}
+
 template <Real R>
 void write_factors(const std::string& path, Factors<R>& factors, const Provenance& provenance,
-                   const std::optional<IdSource>& col_ids) {
+                   const std::optional<ColumnIds>& col_ids, const MoreTensors& more) {
     FileNotes notes;
     notes.kind = "factors";
     note_factors(notes, "", factors);
@@ -101,8 +106,10 @@ void write_factors(const std::string& path, Factors<R>& factors, const Provenanc
         notes.ids[""] = factors.ids;
         notes.col_ids[""] = *col_ids;
     }
-    write_state(factors.rows.comm(), path, factors.tensors(), notes, provenance);
-    const bool named = !factors.ids.file.empty() || (col_ids && !col_ids->file.empty());
+    TensorList state = factors.tensors();
+    more.append_to(state, notes);
+    write_state(factors.rows.comm(), path, state, notes, provenance);
+    const bool named = !factors.ids.file.empty() || (col_ids && !col_ids->ids.file.empty());
     if (named) factors.ids = {path, "/"};
 }
 
@@ -110,7 +117,7 @@ void write_factors(const std::string& path, Factors<R>& factors, const Provenanc
     template Factors<R> read_factors(const Communicator&, const std::string&);      \
     template void note_factors(FileNotes&, const std::string&, const Factors<R>&);  \
     template void write_factors(const std::string&, Factors<R>&, const Provenance&, \
-                                const std::optional<IdSource>&);
+                                const std::optional<ColumnIds>&, const MoreTensors&);
 RANKFOLD_INSTANTIATE(float)
 RANKFOLD_INSTANTIATE(double)
 #undef RANKFOLD_INSTANTIATE

@@ -83,7 +83,7 @@ void put_axis(const Hdf5File& file, const std::string& axis, const std::optional
         const Hdf5File from = Hdf5File::open(source.file);
         const auto known = read_axis(from, source.group, axis);
         if (known && count_of(*known) == count) {
-            copy_axis(from, source.group, file, "", axis);
+            copy_axis(from, source.group, file, "", axis, axis);
             return;
         }
     }

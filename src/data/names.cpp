@@ -157,10 +157,10 @@ void write_axis(const Hdf5File& file, const std::string& group, const std::strin
 }
 
 void copy_axis(const Hdf5File& from, const std::string& from_group, const Hdf5File& to,
-               const std::string& to_group, const std::string& axis) {
-    const std::string index = index_dataset(from, from_group, axis);
+               const std::string& to_group, const std::string& axis, const std::string& from_axis) {
+    const std::string index = index_dataset(from, from_group, from_axis);
     if (index.empty()) return;
-    const std::string source = join_path(from_group, axis);
+    const std::string source = join_path(from_group, from_axis);
     const H5Id target = make_group(to.id(), join_path(to_group, axis), "dataframe", "0.2.0");
     const std::string index_name = index.substr(source.size() + 1);
     json columns = json::array();

@@ -62,9 +62,10 @@ void decorate(const Hdf5File& file, const TensorList& state, const FileNotes& no
         const auto of_cols = notes.col_ids.find(group);
         for (const char* axis : {"obs", "var"}) {
             const bool elsewhere = axis[0] == 'v' && of_cols != notes.col_ids.end();
-            const IdSource& source = elsewhere ? of_cols->second : ids;
+            const IdSource& source = elsewhere ? of_cols->second.ids : ids;
             if (source.file.empty()) continue;
-            copy_axis(Hdf5File::open(source.file), source.group, file, group, axis);
+            copy_axis(Hdf5File::open(source.file), source.group, file, group, axis,
+                      elsewhere ? of_cols->second.axis : axis);
         }
     }
 }

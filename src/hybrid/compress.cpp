@@ -13,6 +13,8 @@ namespace rankfold {
 
 namespace {
 
+constexpr const char* table_suffix = "_table";
+
 constexpr std::pair<CompressMethod, const char*> names[] = {
     {CompressMethod::svd, "svd"},
     {CompressMethod::activation_svd, "asvd"},
@@ -26,6 +28,10 @@ void copy_matrix(MatrixView<const From> from, MatrixView<To> to) {
     for (Index i = 0; i < from.rows; ++i) {
         for (Index j = 0; j < from.cols; ++j) to(i, j) = static_cast<To>(from(i, j));
     }
+}
+
+std::string weight_path(const StackShape& shape, const std::string& layer) {
+    return shape.table ? "embeddings/" + layer : "layers/" + layer + "/weight";
 }
 
 /// A stack of layers and its factors; no factors if it stays dense.
@@ -43,13 +49,13 @@ WeightMatrix stacked(Network<R>& network, const StackShape& shape,
     WeightMatrix matrix{.w = DenseMatrix<double>(shape.out, shape.in)};
     Index first = 0;
     for (const std::string& layer : shape.layers) {
-        const MatrixView<R> w = network.arena().matrix("layers/" + layer + "/weight");
+        const MatrixView<R> w = network.arena().matrix(weight_path(shape, layer));
         const Range rows{first, first + w.rows};
         first = rows.end;
         copy_matrix<double, R>(w, matrix.w.view().row_block(rows));
-        if (statistics.empty()) continue;
         const auto of = std::ranges::find(statistics, layer, &LayerStatistics::layer);
-        RANKFOLD_EXPECT(of != statistics.end());
+        if (of == statistics.end()) continue;
+        matrix.visits = of->visits;
         if (of->importance.rows() > 0) {
             if (rows.begin == 0) matrix.importance = DenseMatrix<double>(shape.out, shape.in);
             copy_matrix<double, double>(of->importance.view(),
@@ -72,7 +78,7 @@ std::vector<FactoredStack> factor_all(const Communicator& comm, Network<R>& netw
     std::vector<FactoredStack> all;
     std::vector<std::vector<double>> spectra;
     const std::vector<StackShape> shapes = stacks(network.graph(), options.joint);
-    if (shapes.empty()) throw input_error("the network has no dense layer to compress");
+    if (shapes.empty()) throw input_error("the network has no dense layer or table to compress");
     for (const StackShape& shape : shapes) {
         all.push_back({.shape = shape, .matrix = stacked(network, shape, statistics)});
         decompose(all.back().matrix, options.method);
@@ -112,6 +118,13 @@ std::vector<StackShape> stacks(const Graph& graph, bool joint) {
         if (place == all.end()) place = all.insert(all.end(), StackShape{.layers = {}, .in = in});
         place->layers.push_back(layer.name);
         place->out += layer.outputs;
+    }
+    for (const LayerSpec& layer : graph.layers) {
+        if (layer.kind != LayerKind::embedding) continue;
+        all.push_back({.layers = {layer.name},
+                       .out = graph.width(layer.inputs.front()),
+                       .in = layer.outputs,
+                       .table = true});
     }
     return all;
 }
@@ -190,34 +203,48 @@ Network<R> compress(const Communicator& comm, Network<R>& network, const Compres
     for (const FactoredStack& stack : all) {
         Index first = 0;
         for (const std::string& name : stack.shape.layers) {
-            auto& spec = *std::ranges::find(graph.layers, name, &LayerSpec::name);
-            const Range rows{first, first + spec.outputs};
+            const auto spec = std::ranges::find(graph.layers, name, &LayerSpec::name);
+            const Range rows{first, first + (stack.shape.table ? stack.shape.out : spec->outputs)};
             first = rows.end;
             plan.push_back({.layer = name,
-                            .out = spec.outputs,
+                            .out = rows.size(),
                             .in = stack.shape.in,
                             .inner = stack.inner,
-                            .shares_v = rows.begin > 0});
+                            .shares_v = rows.begin > 0,
+                            .table = stack.shape.table});
             if (stack.inner == 0) continue;
             plan.back().relative_error =
                 relative_error(stack.matrix.w.view().row_block(rows),
                                stack.pair.u.view().row_block(rows), stack.pair.v.view());
             places.emplace(name, Place{&stack, rows});
-            spec.kind = LayerKind::factored;
-            spec.inner = stack.inner;
-            if (stack.shape.layers.size() > 1) spec.v = Origin::fixed;
+            if (stack.shape.table) {
+                LayerSpec table = *spec;
+                table.name = name + table_suffix;
+                table.outputs = stack.inner;
+                spec->kind = LayerKind::dense;
+                spec->inputs = {table.name};
+                graph.layers.insert(spec, std::move(table));
+                continue;
+            }
+            spec->kind = LayerKind::factored;
+            spec->inner = stack.inner;
+            if (stack.shape.layers.size() > 1) spec->v = Origin::fixed;
         }
     }
     Network<R> result(graph);
     for (const ParameterTensor& tensor : network.arena().tensors()) {
-        const auto& layer = graph.layers[at(tensor.layer)];
+        const auto& layer = network.graph().layers[at(tensor.layer)];
         const auto place = places.find(layer.name);
         if (tensor.part == Part::weight && place != places.end()) {
             const auto& [stack, rows] = place->second;
             const std::string path = "layers/" + layer.name;
-            copy_matrix<R, double>(stack->pair.u.view().row_block(rows),
-                                   result.arena().matrix(path + "/u"));
-            copy_matrix<R, double>(stack->pair.v.view(), result.arena().matrix(path + "/v"));
+            const bool table = stack->shape.table;
+            copy_matrix<R, double>(
+                stack->pair.u.view().row_block(rows),
+                result.arena().matrix(table ? "embeddings/" + layer.name + table_suffix
+                                            : path + "/u"));
+            copy_matrix<R, double>(stack->pair.v.view(),
+                                   result.arena().matrix(path + (table ? "/weight" : "/v")));
         } else {
             copy_matrix<R, R>(network.arena().matrix(tensor.path),
                               result.arena().matrix(tensor.path));
@@ -236,7 +263,7 @@ void project_weights(const Communicator& comm, Network<R>& network,
                      0.0, product.view());
         Index first = 0;
         for (const std::string& name : stack.shape.layers) {
-            const MatrixView<R> w = network.arena().matrix("layers/" + name + "/weight");
+            const MatrixView<R> w = network.arena().matrix(weight_path(stack.shape, name));
             copy_matrix<R, double>(std::as_const(product).view().row_block({first, first + w.rows}),
                                    w);
             first += w.rows;

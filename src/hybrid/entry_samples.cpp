@@ -57,8 +57,8 @@ void EntrySamples<R>::fill(MicroBatch<R>& batch) const {
 }
 
 template <Real R>
-void evaluate_entries(const Network<R>& network, const BlockRowCsr<R>& entries, bool transposed,
-                      Index threads, std::span<R> out) {
+void evaluate_entries(const Network<R>& network, const BlockRowCsr<R>& entries, Index threads,
+                      std::span<R> out) {
     constexpr Index tile = 512;
     const CsrMatrix<R>& local = entries.local();
     RANKFOLD_EXPECT(out.size() == local.col_idx.size() && network.outputs() == 1);
@@ -66,8 +66,6 @@ void evaluate_entries(const Network<R>& network, const BlockRowCsr<R>& entries, 
 #pragma omp parallel num_threads(static_cast <int>(threads))
     {
         Workspace<R> ws = network.workspace(tile, Purpose::inference);
-        std::vector<Index>& own = ws.indices[transposed ? 1 : 0];
-        std::vector<Index>& other = ws.indices[transposed ? 0 : 1];
 #pragma omp for schedule(dynamic)
         for (Index s = shards.begin; s < shards.end; ++s) {
             const Range rows = entries.layout().shard_rows(s);
@@ -77,8 +75,8 @@ void evaluate_entries(const Network<R>& network, const BlockRowCsr<R>& entries, 
                 ws.rows = std::min(tile, end - e);
                 for (Index t = 0; t < ws.rows; ++t) {
                     while (local.row_ptr[at(row) + 1] <= e + t) ++row;
-                    own[at(t)] = entries.first_row() + row;
-                    other[at(t)] = local.col_idx[at(e + t)];
+                    ws.indices[0][at(t)] = entries.first_row() + row;
+                    ws.indices[1][at(t)] = local.col_idx[at(e + t)];
                 }
                 network.forward(ws);
                 const auto z = network.output(ws);
@@ -127,9 +125,9 @@ BlockRowCsr<R> with_zeros(const BlockRowCsr<R>& a, double share, std::uint64_t s
 
 template class EntrySamples<float>;
 template class EntrySamples<double>;
-template void evaluate_entries(const Network<float>&, const BlockRowCsr<float>&, bool, Index,
+template void evaluate_entries(const Network<float>&, const BlockRowCsr<float>&, Index,
                                std::span<float>);
-template void evaluate_entries(const Network<double>&, const BlockRowCsr<double>&, bool, Index,
+template void evaluate_entries(const Network<double>&, const BlockRowCsr<double>&, Index,
                                std::span<double>);
 
 template BlockRowCsr<float> with_zeros(const BlockRowCsr<float>&, double, std::uint64_t, Index);

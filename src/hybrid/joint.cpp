@@ -4,6 +4,7 @@
 #include <cmath>
 #include <memory>
 
+#include <rankfold/dist/entry_transpose.hpp>
 #include <rankfold/factor/half_sweep.hpp>
 #include <rankfold/hybrid/entry_samples.hpp>
 #include <rankfold/hybrid/prior.hpp>
@@ -25,32 +26,6 @@ std::vector<Index> entry_counts(const BlockRowCsr<R>& a, bool implicit) {
     return counts;
 }
 
-/// h: embeddings of row and column, side by side, then a chain of dense layers to one output.
-Graph residual_graph(Index m, Index n, const JointOptions& options) {
-    Graph graph;
-    graph.inputs = {{.name = "row", .width = m, .index = true},
-                    {.name = "column", .width = n, .index = true}};
-    graph.layers = {{.name = "row_embedding",
-                     .kind = LayerKind::embedding,
-                     .inputs = {"row"},
-                     .outputs = options.embedding},
-                    {.name = "column_embedding",
-                     .kind = LayerKind::embedding,
-                     .inputs = {"column"},
-                     .outputs = options.embedding},
-                    {.name = "pair",
-                     .kind = LayerKind::concat,
-                     .inputs = {"row_embedding", "column_embedding"},
-                     .outputs = 2 * options.embedding}};
-    const Graph chain =
-        dense_chain(2 * options.embedding, options.hidden, 1, Activation::relu, 0.0);
-    for (LayerSpec layer : chain.layers) {
-        if (layer.inputs.front() == "input") layer.inputs.front() = "pair";
-        graph.layers.push_back(std::move(layer));
-    }
-    return graph;
-}
-
 /// One side of the alternation: its entries, targets, and prior.
 template <Real R>
 struct JointSide {
@@ -64,6 +39,15 @@ struct JointSide {
 
     [[nodiscard]] SideExtras<R> extras() const {
         return {.targets = targets, .counts = counts, .prior = prior ? &*prior : nullptr};
+    }
+    /// From h of every entry to its target c (p − h).
+    void aim() {
+        const auto& values = a->local().values;
+        for (std::size_t e = 0; e < values.size(); ++e) {
+            const double c = problem.confidence(static_cast<double>(values[e]));
+            const double h = static_cast<double>(targets[e]);
+            targets[e] = static_cast<R>(c * (preference(values[e]) - h));
+        }
     }
     /// p of an entry.
     [[nodiscard]] double preference(R value) const {
@@ -88,10 +72,12 @@ public:
         add_side(rows_, matrix_, false, row_problem(options.als, mean, a.cols()), "row");
         add_side(cols_, transposed_, true, row_problem(options.als, mean, a.rows()), "column");
         if (!options.hidden.empty()) {
-            model_.network.emplace(residual_graph(a.rows(), a.cols(), options));
+            model_.network.emplace(joint_graph(a.rows(), a.cols(), options));
             model_.network->initialize(options.als.seed);
             silence_output();
+            to_columns_.emplace(matrix_, transposed_);
             samples_.emplace(matrix_, blocks());
+            weigh_samples();
             trainer_ = std::make_unique<Trainer<R>>(*model_.network, *samples_, Loss::squared,
                                                     train_options());
         }
@@ -99,13 +85,17 @@ public:
         add_prior(features.cols, cols_, model_.factors.cols, col_prior_, model_.col_prior);
     }
 
-    JointModel<R> run(const Steering& steering) {
-        refresh();
-        rows_.solver->gather(model_.factors.cols);
-        model_.start_objective = objective();
+    JointModel<R> run(const Steering& steering, const JointWatch<R>& watch) {
+        if (watch) watch(model_);
         TensorList initial = state();
         const Index first = steering.restore(initial);
-        if (first > 0) refresh();
+        refresh();
+        if (first == 0) {
+            rows_.solver->gather(model_.factors.cols);
+            model_.start_objective = objective();
+        } else {
+            model_.start_objective = initial.scalars.at("start_objective");
+        }
         model_.factors.history.columns = {"round", "rows", "columns", "network"};
         for (Index round = first; round < options_.rounds; ++round) {
             const double after_rows = solve_rows();
@@ -176,6 +166,17 @@ private:
         side.prior.emplace(comm_, factors.layout(), options_.als.k);
     }
 
+    /// Entries weigh what they do in the objective, in all rounds alike; explicit ones 1.
+    void weigh_samples() {
+        if (!rows_.problem.preference) return;
+        std::vector<R> weights;
+        weights.reserve(matrix_.local().values.size());
+        for (const R v : matrix_.local().values) {
+            weights.push_back(static_cast<R>(rows_.problem.confidence(static_cast<double>(v))));
+        }
+        samples_->set_weights(weights);
+    }
+
     /// h begins as zero, so that the first half sweeps are those of plain ALS.
     void silence_output() {
         const MatrixView<R> last = model_.network->arena().matrix("layers/output/weight");
@@ -187,19 +188,17 @@ private:
         for (JointSide<R>* side : {&rows_, &cols_}) {
             const auto& prior = side->transposed ? col_prior_ : row_prior_;
             if (prior) prior->evaluate(*side->prior);
-            if (!model_.network) continue;
-            const auto phase = comm_.ledger().phase("residual network");
-            const auto& values = side->a->local().values;
-            side->targets.resize(values.size());
-            model_.network->prepare(512);
-            evaluate_entries(*model_.network, *side->a, side->transposed, options_.als.threads,
-                             std::span<R>(side->targets));
-            for (std::size_t e = 0; e < values.size(); ++e) {
-                const double c = side->problem.confidence(static_cast<double>(values[e]));
-                const double h = static_cast<double>(side->targets[e]);
-                side->targets[e] = static_cast<R>(c * (side->preference(values[e]) - h));
-            }
         }
+        if (!model_.network) return;
+        const auto phase = comm_.ledger().phase("residual network");
+        for (JointSide<R>* side : {&rows_, &cols_}) {
+            side->targets.resize(side->a->local().values.size());
+        }
+        model_.network->prepare(512);
+        evaluate_entries(*model_.network, matrix_, options_.als.threads,
+                         std::span<R>(rows_.targets));
+        to_columns_->apply(rows_.targets, cols_.targets);
+        for (JointSide<R>* side : {&rows_, &cols_}) side->aim();
     }
 
     /// The whole objective; the rows' side must have fetched the present Y.
@@ -231,16 +230,15 @@ private:
         if (trainer_) {
             const auto& values = matrix_.local().values;
             std::vector<R> targets(values.size());
-            std::vector<R> weights(values.size());
-            rows_.solver->scores(model_.factors.rows, targets);
-            for (std::size_t e = 0; e < values.size(); ++e) {
-                const double score = static_cast<double>(targets[e]);
-                targets[e] = static_cast<R>(rows_.preference(values[e]) - score);
-                weights[e] =
-                    static_cast<R>(rows_.problem.confidence(static_cast<double>(values[e])));
+            {
+                const auto phase = comm_.ledger().phase("targets");
+                rows_.solver->scores(model_.factors.rows, targets);
+                for (std::size_t e = 0; e < values.size(); ++e) {
+                    const double score = static_cast<double>(targets[e]);
+                    targets[e] = static_cast<R>(rows_.preference(values[e]) - score);
+                }
+                samples_->set_targets(targets);
             }
-            samples_->set_targets(targets);
-            samples_->set_weights(weights);
             for (Index e = 0; e < options_.epochs; ++e) {
                 trainer_->epoch(round * options_.epochs + e);
             }
@@ -260,6 +258,7 @@ private:
                 list.tensors.push_back(std::move(tensor));
             }
         };
+        list.scalars["start_objective"] = model_.start_objective;
         if (trainer_) append("network/", trainer_->state(0));
         if (row_prior_) append("row_prior/", row_prior_->state());
         if (col_prior_) append("col_prior/", col_prior_->state());
@@ -273,6 +272,7 @@ private:
     JointModel<R> model_;
     JointSide<R> rows_;
     JointSide<R> cols_;
+    std::optional<EntryTranspose<R>> to_columns_;
     std::optional<EntrySamples<R>> samples_;
     std::unique_ptr<Trainer<R>> trainer_;
     std::unique_ptr<Prior<R>> row_prior_;
@@ -281,16 +281,44 @@ private:
 
 }  // namespace
 
+Graph joint_graph(Index m, Index n, const JointOptions& options) {
+    Graph graph;
+    graph.inputs = {{.name = "row", .width = m, .index = true},
+                    {.name = "column", .width = n, .index = true}};
+    graph.layers = {{.name = "row_embedding",
+                     .kind = LayerKind::embedding,
+                     .inputs = {"row"},
+                     .outputs = options.embedding},
+                    {.name = "column_embedding",
+                     .kind = LayerKind::embedding,
+                     .inputs = {"column"},
+                     .outputs = options.embedding},
+                    {.name = "pair",
+                     .kind = LayerKind::concat,
+                     .inputs = {"row_embedding", "column_embedding"},
+                     .outputs = 2 * options.embedding}};
+    const Graph chain =
+        dense_chain(2 * options.embedding, options.hidden, 1, Activation::relu, 0.0);
+    for (LayerSpec layer : chain.layers) {
+        if (layer.inputs.front() == "input") layer.inputs.front() = "pair";
+        graph.layers.push_back(std::move(layer));
+    }
+    return graph;
+}
+
 template <Real R>
 JointModel<R> fit_joint(const BlockRowCsr<R>& a, const JointOptions& options,
-                        const SideFeatures<R>& features, const Steering& steering) {
+                        const SideFeatures<R>& features, const Steering& steering,
+                        const JointWatch<R>& watch) {
     JointFit<R> fit(a, options, features);
-    return fit.run(steering);
+    return fit.run(steering, watch);
 }
 
 template JointModel<float> fit_joint(const BlockRowCsr<float>&, const JointOptions&,
-                                     const SideFeatures<float>&, const Steering&);
+                                     const SideFeatures<float>&, const Steering&,
+                                     const JointWatch<float>&);
 template JointModel<double> fit_joint(const BlockRowCsr<double>&, const JointOptions&,
-                                      const SideFeatures<double>&, const Steering&);
+                                      const SideFeatures<double>&, const Steering&,
+                                      const JointWatch<double>&);
 
 }  // namespace rankfold

@@ -41,19 +41,20 @@ Prior<R>::Prior(Network<R>& network, const BlockRows<R>& features, const ShardLa
       trainer_{network, samples_, Loss::squared, options} {}
 
 template <Real R>
-void Prior<R>::evaluate(BlockRows<R>& out) const {
-    network_->prepare(tile);
-    Workspace<R> ws = network_->workspace(tile, Purpose::inference);
+void apply_to_rows(Network<R>& network, const BlockRows<R>& in, BlockRows<R>& out) {
+    RANKFOLD_EXPECT(in.local().rows() == out.local().rows());
+    network.prepare(tile);
+    Workspace<R> ws = network.workspace(tile, Purpose::inference);
     for (Index s = out.shards().begin; s < out.shards().end; ++s) {
-        const MatrixView<const R> from = features_.shard(s);
+        const MatrixView<const R> from = in.shard(s);
         const MatrixView<R> to = out.shard(s);
         for (Index first = 0; first < from.rows; first += tile) {
             ws.rows = std::min(tile, from.rows - first);
             for (Index i = 0; i < ws.rows; ++i) {
                 std::ranges::copy(from.row(first + i), ws.inputs.front().row(i).begin());
             }
-            network_->forward(ws);
-            const auto z = network_->output(ws);
+            network.forward(ws);
+            const auto z = network.output(ws);
             for (Index i = 0; i < ws.rows; ++i) {
                 std::ranges::copy(z.row(i), to.row(first + i).begin());
             }
@@ -67,6 +68,8 @@ void Prior<R>::train(const BlockRows<R>& factors, Index round, Index epochs) {
     for (Index e = 0; e < epochs; ++e) trainer_.epoch(round * epochs + e);
 }
 
+template void apply_to_rows(Network<float>&, const BlockRows<float>&, BlockRows<float>&);
+template void apply_to_rows(Network<double>&, const BlockRows<double>&, BlockRows<double>&);
 template class FeatureSamples<float>;
 template class FeatureSamples<double>;
 template class Prior<float>;

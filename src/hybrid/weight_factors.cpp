@@ -68,6 +68,40 @@ Pair by_projection(const WeightMatrix& matrix, Index inner) {
     return pair;
 }
 
+/// Visits with mean 1 and a floor: rows that are hardly read keep a say.
+std::vector<double> row_weights(const std::vector<double>& visits) {
+    constexpr double floor = 0.01;
+    double sum = 0.0;
+    for (const double c : visits) sum += c;
+    const double mean = sum / static_cast<double>(visits.size());
+    std::vector<double> weights;
+    for (const double c : visits) weights.push_back(mean > 0.0 ? c / mean + floor : 1.0);
+    return weights;
+}
+
+/// diag(c)^½ T
+DenseMatrix<double> weighted_by_visits(const DenseMatrix<double>& table,
+                                       const std::vector<double>& visits) {
+    const std::vector<double> weights = row_weights(visits);
+    DenseMatrix<double> weighted = table.clone();
+    for (Index i = 0; i < weighted.rows(); ++i) {
+        scale(std::sqrt(weights[at(i)]), weighted.row(i));
+    }
+    return weighted;
+}
+
+/// V = A, U = T A with the leading right vectors A of diag(c)^½ T.
+Pair by_visits(const WeightMatrix& matrix, Index inner) {
+    Pair pair{DenseMatrix<double>(matrix.w.rows(), inner),
+              DenseMatrix<double>(matrix.w.cols(), inner)};
+    for (Index f = 0; f < inner; ++f) {
+        for (Index j = 0; j < pair.v.rows(); ++j) pair.v(j, f) = matrix.svd.vt(f, j);
+    }
+    gemm<double>(Transpose::no, Transpose::no, 1.0, matrix.w.view(), std::as_const(pair.v).view(),
+                 0.0, pair.u.view());
+    return pair;
+}
+
 /// The rows of a matrix that all ranks hold, cut over them.
 BlockRows<double> cut(const Communicator& comm, const DenseMatrix<double>& whole) {
     BlockRows<double> rows(comm, ShardLayout::even(whole.rows(), 64, comm.size()), whole.cols());
@@ -89,6 +123,13 @@ DenseMatrix<double> confidences_of(const DenseMatrix<double>& importance) {
     return weights;
 }
 
+/// The matrix of `cols` columns that are all x.
+DenseMatrix<double> in_all_columns(const std::vector<double>& x, Index cols) {
+    DenseMatrix<double> all(std::ssize(x), cols);
+    for (Index i = 0; i < all.rows(); ++i) std::ranges::fill(all.row(i), x[at(i)]);
+    return all;
+}
+
 Pair by_als(const Communicator& comm, const WeightMatrix& matrix, Index inner,
             const CompressOptions& options) {
     // a ridge far below the weights keeps the systems definite when W has lower rank
@@ -103,11 +144,14 @@ Pair by_als(const Communicator& comm, const WeightMatrix& matrix, Index inner,
                                  .seed = options.seed};
     const BlockRows<double> rows = cut(comm, matrix.w);
     Factors<double> factors;
-    if (matrix.importance.rows() == 0) {
+    if (matrix.importance.rows() == 0 && matrix.visits.empty()) {
         factors = als(rows, als_options, Steering{});
     } else {
-        const BlockRowCsr<double> weights =
-            sparsify(cut(comm, confidences_of(matrix.importance)), Zeros::stored);
+        const DenseMatrix<double> confidences =
+            matrix.importance.rows() > 0
+                ? confidences_of(matrix.importance)
+                : in_all_columns(row_weights(matrix.visits), matrix.w.cols());
+        const BlockRowCsr<double> weights = sparsify(cut(comm, confidences), Zeros::stored);
         factors = als(sparsify(rows, Zeros::stored), als_options, Steering{}, &weights);
     }
     return {gather_all(factors.rows), gather_all(factors.cols)};
@@ -178,6 +222,10 @@ void decompose(WeightMatrix& matrix, CompressMethod method) {
         matrix.svd = small_svd(std::as_const(matrix.w).view());
         return;
     }
+    if (!matrix.visits.empty()) {
+        matrix.svd = small_svd(weighted_by_visits(matrix.w, matrix.visits).view());
+        return;
+    }
     if (matrix.moments.rows() == 0) {
         throw input_error("the activation-aware SVD needs samples to measure the layers by");
     }
@@ -191,7 +239,8 @@ Pair factorize(const Communicator& comm, const WeightMatrix& matrix, Index inner
         case CompressMethod::svd:
             return by_svd(matrix.svd, inner);
         case CompressMethod::activation_svd:
-            return balanced(by_projection(matrix, inner));
+            return balanced(matrix.visits.empty() ? by_projection(matrix, inner)
+                                                  : by_visits(matrix, inner));
         case CompressMethod::als:
             return balanced(by_als(comm, matrix, inner, options));
         case CompressMethod::nmf:

@@ -17,7 +17,8 @@ struct WeightMatrix {
     DenseMatrix<double> w;             ///< out x in
     DenseMatrix<double> moments{};     ///< in x in, or none
     DenseMatrix<double> importance{};  ///< out x in, or none
-    SmallSvd svd{};                    ///< of W, or of W C^½ for the activation-aware SVD
+    std::vector<double> visits{};      ///< c, of every row of a table, or none
+    SmallSvd svd{};  ///< of W; for the activation-aware SVD of W C^½, of a table diag(c)^½ W
 };
 
 /// Fills `svd` as the method wants it: its values tell what each direction is worth.

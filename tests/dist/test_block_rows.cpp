@@ -3,6 +3,7 @@
 #include <map>
 
 #include <rankfold/core/random.hpp>
+#include <rankfold/dist/entry_transpose.hpp>
 #include <rankfold/dist/row_exchange.hpp>
 #include <rankfold/dist/tensor_list.hpp>
 
@@ -102,6 +103,19 @@ TEST_F(BlockRowsTest, AssembleAndTransposeKeepEveryEntry) {
     EXPECT_EQ(turned.size(), all.size());
     for (const auto& [place, value] : turned) {
         EXPECT_EQ(value, element(place.second, place.first));
+    }
+}
+
+TEST_F(BlockRowsTest, EntryTransposeTakesNumbersToWhereTransposeTakesTheValues) {
+    for (const auto& [m, n] : {std::pair<Index, Index>{100, 37}, {5, 90}, {1, 1}}) {
+        const auto a = ragged(comm, m, n);
+        const auto t = transpose(a);
+        const EntryTranspose<double> to_columns(a, t);
+        std::vector<double> found(t.local().values.size(), -1.0);
+        for (int repeat = 0; repeat < 2; ++repeat) {
+            to_columns.apply(a.local().values, found);
+            EXPECT_TRUE(std::ranges::equal(found, t.local().values));
+        }
     }
 }
 

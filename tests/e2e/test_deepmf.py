@@ -101,8 +101,8 @@ class WithoutNames(Towers):
         self.deepmf()
         self.assert_refused("fold-in", "d.h5", "a.h5", "--out", "x.h5", says="free embeddings",
                             ranks=2)
-        self.assert_refused("fold-in", "f.h5", "a.h5", "--row-features", "a.h5", "--out", "x.h5",
-                            says="--row-features")
+        self.assert_refused("fold-in", "f.h5", "a.h5", "--features", "a.h5", "--out", "x.h5",
+                            says="prior network")
 
 
 class WithFeatures(Towers):
@@ -139,7 +139,7 @@ class WithFeatures(Towers):
                             "a.h5", "--extend-ids")
         self.write_triplets("new-traits", [("v0", "t1", 1), ("v1", "t2", 1), ("v2", "t0", 1)],
                             "--ids", "ordered.h5", "--extend-ids")
-        self.run_program("fold-in", "d.h5", "new.h5", "--row-features", "new-traits.h5", "--out",
+        self.run_program("fold-in", "d.h5", "new.h5", "--features", "new-traits.h5", "--out",
                          "f.h5", ranks=2)
         with h5py.File(self.folder / "f.h5") as file:
             names = list(file["obs/_index"].asstr()[:])

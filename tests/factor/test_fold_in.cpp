@@ -108,6 +108,64 @@ TYPED_TEST(FoldIn, SolvesEveryNewRowExactlyForEveryObjective) {
     }
 }
 
+TYPED_TEST(FoldIn, WithAPriorSolvesTheWeightedRidgeSystemAndAnEmptyRowIsItsPrior) {
+    using R = TypeParam;
+    constexpr Index m = 31;
+    constexpr double mu = 0.7;
+    const NaiveMatrix a = new_rows(m);
+    for (const AlsOptions& options : objectives()) {
+        const auto model = some_model<R>(this->comm, options);
+        const auto y = gather_all(model.cols);
+        const auto sparse = sparse_rows<R>(this->comm, a);
+        BlockRows<R> prior(this->comm, sparse.layout(), k);
+        const Philox random(9, Stream::row_factors);
+        const auto p = [&](Index i, Index f) { return static_cast<R>(random.normal(i, f)); };
+        for (Index i = 0; i < prior.local().rows(); ++i) {
+            for (Index f = 0; f < k; ++f) prior.local()(i, f) = p(prior.first_row() + i, f);
+        }
+        const auto x = gather_all(fold_in_als(sparse, model, options, {&prior, mu}).rows);
+        for (Index i = 0; i < m; ++i) {
+            if (i == 3) {
+                for (Index f = 0; f < k; ++f) EXPECT_EQ(x(i, f), p(i, f));
+                continue;
+            }
+            // every pair with its weight c and target t, by the definition of each objective
+            const bool rendle = options.unobserved_weight.has_value();
+            DenseMatrix<double> normal(k, k);
+            std::vector<double> rhs(k, 0.0);
+            double n = 0.0;
+            for (Index j = 0; j < cols; ++j) {
+                const bool given = a.given(i, j) != 0.0;
+                n += given ? 1.0 : 0.0;
+                double c = given ? 1.0 : 0.0;
+                double t = a.value(i, j) - model.global_mean;
+                if (options.implicit) {
+                    t = given ? 1.0 : 0.0;
+                    c = rendle ? (given ? 1.0 : 0.0)
+                               : 1.0 + (given ? options.alpha * a.value(i, j) : 0.0);
+                }
+                const double all = rendle ? *options.unobserved_weight : 0.0;  // towards 0
+                for (Index f = 0; f < k; ++f) {
+                    rhs[std::size_t(f)] += c * t * double(y(j, f));
+                    for (Index g = 0; g < k; ++g) {
+                        normal(f, g) += (c + all) * double(y(j, f)) * double(y(j, g));
+                    }
+                }
+            }
+            if (rendle) n += *options.unobserved_weight * double(cols);
+            const double ridge = options.lambda * std::pow(n, options.lambda_exponent) + mu;
+            for (Index f = 0; f < k; ++f) {
+                normal(f, f) += ridge;
+                rhs[std::size_t(f)] += mu * double(p(i, f));
+            }
+            const auto expected = naive_solve(std::move(normal), std::move(rhs));
+            for (Index f = 0; f < k; ++f) {
+                EXPECT_NEAR(double(x(i, f)), expected[std::size_t(f)], this->tolerance);
+            }
+        }
+    }
+}
+
 TYPED_TEST(FoldIn, HasTheSameDigestOnAnyRankAndThreadCount) {
     using R = TypeParam;
     Ledger alone_ledger;

@@ -1,6 +1,7 @@
 #include <rankfold/hybrid/compress.hpp>
 
 #include <rankfold/core/random.hpp>
+#include <rankfold/hybrid/neumf.hpp>
 
 #include "support/mpi_test.hpp"
 
@@ -24,6 +25,43 @@ protected:
             }
         }
         return net;
+    }
+    /// A network on pairs of 90 rows and 70 columns, with tables of full rank.
+    static Network<double> pairs() {
+        return neumf_network<double>(90, 70, {.factors = 6, .embedding = 5, .hidden = {12, 8}}, 4);
+    }
+    static std::vector<double> all_scores(Network<double>& net) {
+        net.prepare(70);
+        Workspace<double> ws = net.workspace(70, Purpose::inference);
+        std::vector<double> scores;
+        for (Index i = 0; i < 90; ++i) {
+            ws.rows = 70;
+            for (Index j = 0; j < 70; ++j) {
+                ws.indices[0][static_cast<std::size_t>(j)] = i;
+                ws.indices[1][static_cast<std::size_t>(j)] = j;
+            }
+            net.forward(ws);
+            for (Index j = 0; j < 70; ++j) scores.push_back(net.output(ws)(j, 0));
+        }
+        return scores;
+    }
+    /// How often rows and columns are read: more often the later.
+    static std::vector<LayerStatistics> visits() {
+        std::vector<LayerStatistics> all;
+        for (const char* side : {"row", "column"}) {
+            for (const char* table : {"_factors", "_embedding"}) {
+                all.push_back({.layer = std::string(side) + table});
+                for (Index i = 0; i < (side[0] == 'r' ? 90 : 70); ++i) {
+                    all.back().visits.push_back(1.0 + double(i * i));
+                }
+            }
+        }
+        return all;
+    }
+    /// Tables and layers cost the same, dense ones more than factored of full rank.
+    static std::vector<LayerPrice> same_prices(const Network<double>& net) {
+        return std::vector<LayerPrice>(stacks(net.graph(), false).size(),
+                                       {.dense = 100.0, .direction = 1.0});
     }
     static double weights(const std::vector<LayerPlan>& plan) {
         double sum = 0.0;
@@ -246,6 +284,81 @@ TEST_F(Compress, ProjectedWeightsAreThoseOfTheFactoredLayers) {
     }
 }
 
+TEST_F(Compress, TablesOfFullRankGiveTheSameScores) {
+    auto net = pairs();
+    const auto expected = all_scores(net);
+    for (const auto method : {CompressMethod::svd, CompressMethod::activation_svd}) {
+        auto statistics = visits();
+        std::vector<LayerPlan> plan;
+        const bool aware = method == CompressMethod::activation_svd;
+        auto prices = same_prices(net);
+        const auto shapes = stacks(net.graph(), false);
+        for (std::size_t s = 0; s < shapes.size(); ++s) {
+            if (aware && !shapes[s].table) prices[s] = {.dense = 1.0, .base = 1.0};  // stay dense
+            if (aware && !shapes[s].table) {
+                statistics.push_back({.layer = shapes[s].layers.front(),
+                                      .moments = DenseMatrix<double>(shapes[s].in, shapes[s].in)});
+            }
+        }
+        auto small = compress(comm, net, {.method = method, .size = 1.0, .prices = prices},
+                              statistics, plan);
+        Index tables = 0;
+        for (const auto& layer : plan) {
+            if (!layer.table) continue;
+            ++tables;
+            EXPECT_EQ(layer.inner, layer.in);
+            EXPECT_LT(layer.relative_error, 1e-12);
+            EXPECT_EQ(small.arena().matrix("embeddings/" + layer.layer + "_table").rows, layer.out);
+        }
+        EXPECT_EQ(tables, 4);
+        const auto found = all_scores(small);
+        for (std::size_t e = 0; e < found.size(); ++e) EXPECT_NEAR(found[e], expected[e], 1e-12);
+    }
+}
+
+TEST_F(Compress, OftenReadRowsOfATableCountForMore) {
+    auto net = pairs();
+    const auto statistics = visits();
+    const auto error = [&](CompressMethod method) {
+        std::vector<LayerPlan> plan;
+        auto small = Network<double>(net.graph());
+        auto prices = same_prices(net);
+        const auto shapes = stacks(net.graph(), false);
+        auto given = visits();
+        for (std::size_t s = 0; s < shapes.size(); ++s) {
+            if (shapes[s].table) continue;
+            prices[s] = {.dense = 1.0, .base = 1.0};
+            given.push_back({.layer = shapes[s].layers.front(),
+                             .moments = DenseMatrix<double>(shapes[s].in, shapes[s].in)});
+        }
+        auto cut = compress(comm, net, {.method = method, .size = 15.0 / 403.0, .prices = prices},
+                            given, plan);
+        const auto t = net.arena().matrix("embeddings/row_factors");
+        const auto u = cut.arena().matrix("embeddings/row_factors_table");
+        const auto v = cut.arena().matrix("layers/row_factors/weight");
+        EXPECT_LT(u.cols, t.cols);
+        double sum = 0.0;
+        for (Index i = 0; i < t.rows; ++i) {
+            for (Index j = 0; j < t.cols; ++j) {
+                double rest = t(i, j);
+                for (Index f = 0; f < u.cols; ++f) rest -= u(i, f) * v(j, f);
+                sum += statistics[0].visits[static_cast<std::size_t>(i)] * rest * rest;
+            }
+        }
+        return std::pair{u.cols, sum};
+    };
+    const auto [plain_inner, plain] = error(CompressMethod::svd);
+    const auto [aware_inner, aware] = error(CompressMethod::activation_svd);
+    const auto [als_inner, weighted] = error(CompressMethod::als);
+    EXPECT_EQ(plain_inner, als_inner);
+    EXPECT_LT(weighted, plain);
+    if (plain_inner == aware_inner) {
+        EXPECT_LT(aware, plain);
+        // the weights are of rank one, so that ALS minimises the same: row weights c_i + floor
+        EXPECT_NEAR(weighted, aware, 0.01 * aware);
+    }
+}
+
 TEST_F(Compress, GivesTheSameBitsOnAnyRanks) {
     Ledger alone_ledger;
     const Communicator alone(MPI_COMM_SELF, alone_ledger);
@@ -260,6 +373,13 @@ TEST_F(Compress, GivesTheSameBitsOnAnyRanks) {
         auto one = compress(alone, net, {.method = method, .size = 0.4}, of_one, plan);
         auto many = compress(comm, net, {.method = method, .size = 0.4}, of_many, plan);
         EXPECT_EQ(digest(alone, one.arena().list()), digest(comm, many.arena().list()));
+        if (method == CompressMethod::activation_svd) continue;  // wants the tower's moments
+        auto tables = pairs();
+        const CompressOptions o{
+            .method = method, .size = 0.04, .sweeps = 5, .prices = same_prices(tables)};
+        auto alone_small = compress(alone, tables, o, visits(), plan);
+        auto small = compress(comm, tables, o, visits(), plan);
+        EXPECT_EQ(digest(alone, alone_small.arena().list()), digest(comm, small.arena().list()));
     }
 }
 

@@ -1,5 +1,7 @@
 #include <rankfold/hybrid/joint.hpp>
 
+#include <map>
+
 #include <rankfold/core/random.hpp>
 
 #include "hybrid/small_ratings.hpp"
@@ -135,12 +137,40 @@ TEST_F(Joint, APriorPullsTheFactorsTowardsItsNetwork) {
     EXPECT_NE(distance[0], distance[1]);
 }
 
+TEST_F(Joint, FactorsTravelAsExchangedRowsAlone) {
+    // with twice the factors, twice the bytes in the exchange of rows, and the same in all else
+    std::map<std::string, double> sent[2];
+    for (const Index k : {4, 8}) {
+        Ledger account;
+        const Communicator own(MPI_COMM_WORLD, account);
+        JointOptions o = options(false);
+        o.als.k = k;
+        static_cast<void>(
+            fit_joint(small_ratings<float>(own), o, SideFeatures<float>{}, Steering{}));
+        for (const auto& phase : account.phases()) {
+            sent[k == 8][phase.name] += phase.bytes_sent;
+            if (phase.name.starts_with("als exchange") || phase.name == "residual network") {
+                EXPECT_EQ(phase.bytes_sent, phase.bytes_predicted) << phase.name;
+            }
+        }
+    }
+    double rows = 0.0;
+    for (const auto& [phase, bytes] : sent[0]) {
+        const bool exchange = phase.starts_with("als exchange");
+        EXPECT_EQ(sent[1].at(phase), exchange ? 2.0 * bytes : bytes) << phase;
+        rows += exchange ? bytes : 0.0;
+    }
+    EXPECT_EQ(rows > 0.0, comm.size() > 1);
+}
+
 TEST_F(Joint, GoesOnFromASavedStateToTheSameBits) {
     const JointOptions o = options(true);
     std::vector<std::vector<double>> saved;
+    std::map<std::string, double> scalars;
     Steering saving;
     saving.after = [&](const Progress& progress, const TensorList& state) {
         if (progress.step != 2) return Verdict::go_on;
+        scalars = state.scalars;
         for (const Tensor& tensor : state.tensors) {
             saved.emplace_back();
             std::visit([&](const auto& data) { saved.back().assign(data.begin(), data.end()); },
@@ -162,10 +192,12 @@ TEST_F(Joint, GoesOnFromASavedStateToTheSameBits) {
                 },
                 state.tensors[t].data);
         }
+        state.scalars = scalars;
         return Index{2};
     };
     auto resumed = fit_joint(a, o, SideFeatures<float>{}, resuming);
     EXPECT_EQ(digest(comm, whole.factors.tensors()), digest(comm, resumed.factors.tensors()));
+    EXPECT_EQ(whole.start_objective, resumed.start_objective);
     EXPECT_EQ(digest(comm, whole.network->arena().list()),
               digest(comm, resumed.network->arena().list()));
 }

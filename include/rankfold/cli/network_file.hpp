@@ -49,7 +49,12 @@ struct NetworkModel {
 /// Writes a network file. @collective over comm
 template <Real R>
 void write_network(const Communicator& comm, const std::string& path, NetworkModel<R>& model,
-                   const Provenance& provenance);
+                   const Provenance& provenance, const MoreTensors& more = {});
+
+/// Refuses a graph whose layers are not those of the file before any memory is taken for it.
+/// @param prefix  of the tensors' paths
+/// @throws Error (Fault::input), agreed
+void check_shapes(const StateFile& file, const Graph& graph, const std::string& prefix = "");
 
 /// The network of a file, from an earlier stage or read. @collective
 /// @throws Error (Fault::input), agreed: not a network file, or one that does not fit together

@@ -44,6 +44,8 @@ public:
     void positional(const std::string& name, std::string& value, const std::string& help);
     void positional(const std::string& name, std::vector<std::string>& values,
                     const std::string& help);
+    /// One that may be left out.
+    void optional_positional(const std::string& name, std::string& value, const std::string& help);
 
     /// An option with a value. T: bool (a flag; in a job file true or false; `--no-NAME` unsets
     /// one that is on by default), Index, double, std::string, vectors of the last three (comma

@@ -23,9 +23,9 @@ void write_axis(const Hdf5File& file, const std::string& group, const std::strin
                 const Names& names);
 
 /// Copies an axis with all of its columns that stand in the source file itself; a column that the
-/// target has already is kept.
+/// target has already is kept. In the source it may be the other axis.
 void copy_axis(const Hdf5File& from, const std::string& from_group, const Hdf5File& to,
-               const std::string& to_group, const std::string& axis);
+               const std::string& to_group, const std::string& axis, const std::string& from_axis);
 
 /// The names 0 … count − 1.
 [[nodiscard]] Names numbered_names(Index count);

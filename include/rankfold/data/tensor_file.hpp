@@ -14,6 +14,12 @@
 
 namespace rankfold {
 
+/// Where the names of columns are: in var, or in obs of a file whose rows they are.
+struct ColumnIds {
+    IdSource ids{};
+    std::string axis = "var";
+};
+
 /// What stands in a file of tensors besides its tensors. Groups are paths without leading slash;
 /// the root is "".
 struct FileNotes {
@@ -27,7 +33,7 @@ struct FileNotes {
     /// obs and var groups copied from the source into the group.
     std::map<std::string, IdSource> ids{};
     /// The source of a group's var, where it is another than that of obs.
-    std::map<std::string, IdSource> col_ids{};
+    std::map<std::string, ColumnIds> col_ids{};
 };
 
 /// Writes a file of tensors, each rank its own part.
@@ -80,11 +86,21 @@ private:
 template <Real R>
 [[nodiscard]] Factors<R> read_factors(const Communicator& comm, const std::string& path);
 
+/// Tensors that a file holds besides its own, and attributes of their groups as JSON texts.
+struct MoreTensors {
+    TensorList list{};
+    std::map<std::string, std::string> attributes{};
+
+    /// Adds them to what is to be written.
+    void append_to(TensorList& state, FileNotes& notes) const;
+};
+
 /// Writes a factors file. @collective over the factors' communicator
 /// @param col_ids  where the names of the columns are, if not in factors.ids
 template <Real R>
 void write_factors(const std::string& path, Factors<R>& factors, const Provenance& provenance,
-                   const std::optional<IdSource>& col_ids = std::nullopt);
+                   const std::optional<ColumnIds>& col_ids = std::nullopt,
+                   const MoreTensors& more = {});
 
 /// What FileNotes must hold for `factors` to stand under `group` ("" or "factors").
 template <Real R>

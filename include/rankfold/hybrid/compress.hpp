@@ -34,11 +34,12 @@ struct LayerPrice {
     }
 };
 
-/// Layers of one shape: (outputs of all layers stacked, inputs).
+/// Layers of one shape: (outputs of all layers stacked, inputs); or a table: (rows, width).
 struct StackShape {
     std::vector<std::string> layers;
     Index out = 0;
     Index in = 0;
+    bool table = false;
 };
 
 struct CompressOptions {
@@ -61,6 +62,7 @@ struct LayerPlan {
     Index inner = 0;            ///< columns of U and V; 0: the layer stays dense
     double relative_error = 0;  ///< ‖W − U Vᵀ‖_F / ‖W‖_F
     bool shares_v = false;      ///< V is that of an earlier layer
+    bool table = false;         ///< an embedding: `out` rows of `in` numbers
 
     [[nodiscard]] Index weights() const {
         return inner == 0 ? out * in : inner * (out + (shares_v ? 0 : in));
@@ -70,7 +72,8 @@ struct LayerPlan {
 /// Below so many outputs or inputs two products are not faster than one: such layers stay dense.
 inline constexpr Index least_width_to_factor = 16;
 
-/// The dense layers as they are factorised: one by one, or joint by their input width.
+/// The dense layers as they are factorised: one by one, or joint by their input width; then the
+/// tables of embeddings, each by itself.
 [[nodiscard]] std::vector<StackShape> stacks(const Graph& graph, bool joint);
 
 /// The price of each in weights; one too small to get faster costs the same factored.
@@ -90,8 +93,13 @@ inline constexpr Index least_width_to_factor = 16;
                                                 const std::vector<std::vector<double>>& spectra,
                                                 double budget);
 
-/// The network with its dense layers' weights factored; all else is copied. Every rank computes the
-/// same factors from its own copy (ALS: over the ranks). `plan` gets a row per dense layer.
+/// The network with its dense layers' weights and its embeddings' tables factored; all else is
+/// copied. Every rank computes the same factors from its own copy (ALS: over the ranks). `plan`
+/// gets a row per dense layer and table.
+///
+/// A table T ≈ U Vᵀ becomes a table U, the layer <name>_table, below a dense layer of its name with
+/// the weight V and no bias yet: the layers above read what they read before. Its rows count by how
+/// often they are visited in activation_svd (Σ_i c_i ‖t_i − V u_i‖² is least) and als.
 ///
 /// Of the activation-aware SVD, Ŵ = A Aᵀ W with the leading left singular vectors A of W C^½, where
 /// C are the moments: the best of its rank for Σ ‖W x − Ŵ x‖², without an inverse of C. The ranks

@@ -45,8 +45,8 @@ private:
 /// The outputs of a network with index inputs "row" and "column" and one output, for every local
 /// entry of a matrix. Not collective; the same bits on any number of ranks and threads.
 template <Real R>
-void evaluate_entries(const Network<R>& network, const BlockRowCsr<R>& entries, bool transposed,
-                      Index threads, std::span<R> out);
+void evaluate_entries(const Network<R>& network, const BlockRowCsr<R>& entries, Index threads,
+                      std::span<R> out);
 
 /// The matrix with, in every row, further pairs of value 0: `share` for each entry (but at most
 /// half of the free places), drawn by counters from the columns without one, others in each epoch.

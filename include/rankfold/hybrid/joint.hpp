@@ -1,6 +1,7 @@
 // One model, one mixed objective: a factorization and a network, optimised in turns.
 #pragma once
 
+#include <functional>
 #include <optional>
 #include <vector>
 
@@ -23,6 +24,10 @@ struct JointOptions {
     std::vector<Index> prior_hidden{32};  ///< widths of e's hidden layers
 };
 
+/// h: embeddings of row and column, side by side, then a chain of dense layers to one output. Its
+/// tables are trained by the rows that a batch names (see TableUpdate).
+[[nodiscard]] Graph joint_graph(Index m, Index n, const JointOptions& options);
+
 /// Side features of rows or columns, dense, laid out like the factors of that side; or null.
 template <Real R>
 struct SideFeatures {
@@ -40,6 +45,10 @@ struct JointModel {
     double start_objective = 0.0;
 };
 
+/// Called once, before the first round, with the model as it will be while it is fitted.
+template <Real R>
+using JointWatch = std::function<void(JointModel<R>&)>;
+
 /// Minimises, over X, Y and the networks h and e,
 ///
 ///     Σ_Ω c (p − x·y − h(i, j))²  [+ α0 Σ over the other pairs of (x·y)²]
@@ -51,15 +60,18 @@ struct JointModel {
 /// gradient steps with X and Y fixed, data-parallel. For implicit feedback h lives on the entries
 /// and on a fixed counter-based sample of other pairs: only right-hand sides change, the Gram
 /// matrix stays shared. X and Y stay on the ranks that own them and travel as rows of a
-/// RowExchange.
+/// RowExchange. h is computed once a round for every entry, where its row lives, and travels to its
+/// column as one number.
 ///
 /// `steering` sees, after each round, the objective after each block: rows, columns, network.
-/// Without hidden layers and prior this is als() with `rounds` sweeps, bit for bit.
+/// Without hidden layers and prior this is als() with `rounds` sweeps, bit for bit. It may put
+/// factors to start from into the state that it is to restore, and return 0 (see Steering).
 ///
 /// @collective over a.comm()
 /// @throws Error: as als() and Trainer
 template <Real R>
 [[nodiscard]] JointModel<R> fit_joint(const BlockRowCsr<R>& a, const JointOptions& options,
-                                      const SideFeatures<R>& features, const Steering& steering);
+                                      const SideFeatures<R>& features, const Steering& steering,
+                                      const JointWatch<R>& watch = {});
 
 }  // namespace rankfold

@@ -8,11 +8,13 @@
 
 namespace rankfold {
 
-/// Of one dense layer z = W x + b, over calibration samples. What was not wanted is 0 x 0.
+/// Of one dense layer z = W x + b, over calibration samples; or of a table. What was not wanted is
+/// 0 x 0.
 struct LayerStatistics {
     std::string layer;
     DenseMatrix<double> moments{};     ///< in x in: mean of x xᵀ, without centring
     DenseMatrix<double> importance{};  ///< out x in: mean over micro-batches of (∂ loss / ∂ W)²
+    std::vector<double> visits{};      ///< of a table: how often each row is read, in any unit
 };
 
 /// Which statistics are wanted: the moments of a wide layer are large.

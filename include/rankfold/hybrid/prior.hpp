@@ -28,6 +28,11 @@ private:
     BlockRows<R> targets_;
 };
 
+/// Writes a network's outputs for every local row of `in` into that of `out`.
+/// @pre both have the same layout; in.cols() inputs, out.cols() outputs
+template <Real R>
+void apply_to_rows(Network<R>& network, const BlockRows<R>& in, BlockRows<R>& out);
+
 /// e: predicts the factors of rows from their features, trained by Σ ‖x_i − e(s_i)‖².
 template <Real R>
 class Prior {
@@ -40,7 +45,7 @@ public:
           Index blocks, const TrainOptions& options);
 
     /// Writes e(s_i) for every local row. @pre `out` has the factors' layout
-    void evaluate(BlockRows<R>& out) const;
+    void evaluate(BlockRows<R>& out) const { apply_to_rows(*network_, features_, out); }
 
     /// Some epochs towards these factors; `round` counts those before. @collective
     void train(const BlockRows<R>& factors, Index round, Index epochs);
@@ -54,6 +59,8 @@ private:
     Trainer<R> trainer_;
 };
 
+extern template void apply_to_rows(Network<float>&, const BlockRows<float>&, BlockRows<float>&);
+extern template void apply_to_rows(Network<double>&, const BlockRows<double>&, BlockRows<double>&);
 extern template class FeatureSamples<float>;
 extern template class FeatureSamples<double>;
 extern template class Prior<float>;

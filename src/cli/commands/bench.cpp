@@ -5,6 +5,7 @@
 #include <fmt/format.h>
 
 #include <rankfold/bench/als_bench.hpp>
+#include <rankfold/bench/hybrid_bench.hpp>
 #include <rankfold/bench/mlp_bench.hpp>
 #include <rankfold/bench/nmf_bench.hpp>
 #include <rankfold/bench/svd_bench.hpp>
@@ -32,7 +33,7 @@ struct BenchCommand {
     Index inner_passes = 1;
     Index sweeps = 10;
     std::vector<Index> layers{784, 1024, 1024, 10};
-    Index batch = 1024;
+    std::optional<Index> batch;
     Index micro_batches = 0;
     Index steps = 20;
     std::string gradient_sum = "owner";
@@ -147,6 +148,24 @@ BenchResult measure_import(Run& run, const BenchCommand& o) {
     return result;
 }
 
+/// A round of the joint model beside an ALS sweep and an epoch of its network.
+template <Real R>
+BenchResult measure_hybrid(Run& run, const BenchCommand& o) {
+    JointOptions joint;
+    joint.als = o.als;
+    joint.als.k = o.factors.value_or(joint.als.k);
+    joint.als.threads = run.common.threads;
+    joint.als.seed = static_cast<std::uint64_t>(run.common.seed);
+    joint.batch = o.batch.value_or(joint.batch);
+    joint.micro_batches = o.micro_batches;
+    return bench_hybrid<R>(run.comm,
+                           {.rows = o.rows.value_or(60000),
+                            .cols = o.cols.value_or(12000),
+                            .nnz = o.nnz.value_or(4000000),
+                            .seed = joint.als.seed},
+                           joint, o.repeats);
+}
+
 template <Real R>
 BenchResult measure(Run& run, const BenchCommand& o) {
     const auto seed = static_cast<std::uint64_t>(run.common.seed);
@@ -166,6 +185,7 @@ BenchResult measure(Run& run, const BenchCommand& o) {
     }
     if (o.part == "topk") return measure_topk<R>(run, o);
     if (o.part == "import") return measure_import<R>(run, o);
+    if (o.part == "hybrid") return measure_hybrid<R>(run, o);
     if (o.part == "als") {
         AlsOptions als = o.als;
         als.k = o.factors.value_or(als.k);
@@ -198,7 +218,7 @@ BenchResult measure(Run& run, const BenchCommand& o) {
                                        .nmf = nmf});
     }
     return bench_mlp<R>(run.comm, {.layers = o.layers,
-                                   .batch = o.batch,
+                                   .batch = o.batch.value_or(1024),
                                    .micro_batches = o.micro_batches,
                                    .steps = o.steps,
                                    .repeats = o.repeats,
@@ -238,21 +258,24 @@ void run_bench(Run& run, const BenchCommand& o) {
 
 Action declare_bench(Options& options) {
     auto o = std::make_shared<BenchCommand>();
-    options.positional(
-        "part", o->part,
-        "als (a sweep), svd, nmf (some sweeps), mlp (a training step), topk or import");
+    options.positional("part", o->part,
+                       "als (a sweep), svd, nmf (some sweeps), mlp (a training step), hybrid (a "
+                       "joint round beside "
+                       "its parts), topk or import");
     options.add("repeats", o->repeats, "Measurements; the median counts", Accept::between(1, 1000));
     options.add("json", o->json, "Write the figures to this file too");
     options.add("problem", o->problem,
                 "svd (sparse), nmf (dense): the kind of matrix; full: svd --full",
                 Accept::one_of({"sparse", "dense", "full"}));
-    options.add("rows", o->rows, "als, svd, nmf: rows of the generated matrix",
+    options.add("rows", o->rows, "als, svd, nmf, hybrid: rows of the generated matrix",
                 Accept::at_least(1));
-    options.add("cols", o->cols, "als, svd, nmf: columns", Accept::at_least(1));
-    options.add("nnz", o->nnz, "als, svd, nmf: entries of a sparse matrix", Accept::at_least(1));
-    options.add("factors", o->factors,
-                "als, svd, nmf: number of factors; 64 without, 32 for nmf on a dense matrix",
-                Accept::between(1, 65536));
+    options.add("cols", o->cols, "als, svd, nmf, hybrid: columns", Accept::at_least(1));
+    options.add("nnz", o->nnz, "als, svd, nmf, hybrid: entries of a sparse matrix",
+                Accept::at_least(1));
+    options.add(
+        "factors", o->factors,
+        "als, svd, nmf, hybrid: number of factors; 64 without, 32 for nmf on a dense matrix",
+        Accept::between(1, 65536));
     options.add("tolerance", o->svd.svd.tolerance, "svd: of the residuals", Accept::above(0));
     options.add("block", o->svd.svd.block, "svd: columns of a block; 0 for what suits the matrix",
                 Accept::between(0, 4096));
@@ -261,13 +284,13 @@ Action declare_bench(Options& options) {
     options.add("inner-passes", o->inner_passes, "nmf: passes of HALS at most",
                 Accept::at_least(1));
     options.add("sweeps", o->sweeps, "nmf: sweeps in one measurement", Accept::at_least(1));
-    options.add("implicit", o->als.implicit, "als: implicit feedback");
+    options.add("implicit", o->als.implicit, "als, hybrid: implicit feedback");
     options.add("top", o->top, "topk: columns wanted for each row", Accept::at_least(1));
     options.add("source", o->source, "import: text of triplets to read");
     options.add("layers", o->layers, "mlp: widths from input to output", Accept::at_least(1));
-    options.add("batch", o->batch, "mlp: global batch", Accept::at_least(1));
-    options.add("micro-batches", o->micro_batches, "mlp: blocks of a batch; 0 for the default",
-                Accept::at_least(0));
+    options.add("batch", o->batch, "mlp, hybrid: global batch; default: 1024", Accept::at_least(1));
+    options.add("micro-batches", o->micro_batches,
+                "mlp, hybrid: blocks of a batch; 0 for the default", Accept::at_least(0));
     options.add("steps", o->steps, "mlp: steps in one measurement", Accept::at_least(1));
     options.add("gradient-sum", o->gradient_sum, "mlp: who sums and updates",
                 Accept::one_of({"owner", "allreduce"}));
@@ -278,10 +301,11 @@ Action declare_bench(Options& options) {
         "mpirun -n 2 rankfold bench nmf --problem sparse --json nmf.json\n"
         "mpirun -n 2 rankfold bench mlp --layers 784,1024,1024,10 --batch 1024");
     return [o](Run& run) {
-        const std::vector<std::string> parts{"als", "svd", "nmf", "mlp", "topk", "import"};
+        const std::vector<std::string> parts{"als",    "svd",  "nmf",   "mlp",
+                                             "hybrid", "topk", "import"};
         if (std::ranges::find(parts, o->part) == parts.end()) {
             throw input_error("there is no benchmark ", o->part, did_you_mean(o->part, parts),
-                              "; there are als, svd, nmf, mlp, topk and import");
+                              "; there are als, svd, nmf, mlp, hybrid, topk and import");
         }
         run_bench(run, *o);
     };

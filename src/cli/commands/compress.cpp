@@ -1,12 +1,16 @@
 // rankfold compress: a network's weight matrices become low-rank factors, then it is trained on.
 #include <algorithm>
+#include <iterator>
 
 #include <fmt/format.h>
 
 #include <rankfold/cli/loop.hpp>
+#include <rankfold/hybrid/entry_samples.hpp>
+#include <rankfold/nn/negative_samples.hpp>
 #include <rankfold/nn/trainer.hpp>
 
 #include "compress_parts.hpp"
+#include "finished_parts.hpp"
 #include "network_settings.hpp"
 #include "scoring.hpp"
 #include "training.hpp"
@@ -27,6 +31,7 @@ struct CompressCommand {
     std::optional<double> max_loss;
     Index batch = 125;
     Index calibration = 4096;
+    Index negatives = 4;
     CompressOptions compress;
     NetworkSettings settings{
         .train = {.epochs = 5, .batch = 256, .optimizer = {.learning_rate = 5e-4}}};
@@ -51,10 +56,9 @@ public:
         if (o.time && o.max_loss) throw input_error("give --time or --max-loss, not both");
         dense_ = load_network<R>(run, o.network);
         if (dense_->input == NetworkInput::indices || dense_->input == NetworkInput::towers) {
-            throw input_error(o.network,
-                              " scores pairs of rows and columns; compress takes networks of "
-                              "`rankfold mlp`");
+            check_indices();
         }
+        metric_ = metric_name(*dense_);
         auto [train, validation] = split_validation(run, load_matrix<R>(run, o.data), o.validation);
         data_ = std::move(train);
         validation_ = std::move(validation);
@@ -74,18 +78,44 @@ public:
             .moments = std::ranges::count(methods_, CompressMethod::activation_svd) > 0,
             .importance = std::ranges::count(methods_, CompressMethod::als) > 0};
         if (wanted.moments || wanted.importance) {
-            with_samples(*dense_, *data_, o_.settings.blocks(), [&](const auto& samples) {
+            with_network_samples(*dense_, [&](const auto& samples) {
                 statistics_ = layer_statistics(dense_->network, SamplesRef<R>(samples),
                                                dense_->head, o_.calibration, wanted);
             });
+            if (dense_->input == NetworkInput::indices) {
+                std::ranges::move(table_visits(dense_->network.graph(), *data_->sparse),
+                                  std::back_inserter(statistics_));
+            }
         }
         for (const CompressMethod method : methods_) try_method(method);
-        tell_rows(run_, rows_, metric_name(dense_->head));
+        tell_rows(run_, rows_, metric_);
         write();
     }
 
 private:
+    /// Of networks on indices those of `hybrid` are taken.
+    void check_indices() const {
+        if (dense_->input == NetworkInput::towers ||
+            (!scores_pairs(*dense_) && !is_residual(*dense_))) {
+            throw input_error(o_.network,
+                              " holds towers of `rankfold deepmf`; compress takes "
+                              "networks of mlp and hybrid");
+        }
+        if (is_residual(*dense_) && o_.settings.train.epochs > 0) {
+            throw input_error(o_.network,
+                              " is a part of a joint model and is not trained on "
+                              "without its factors; give --epochs 0");
+        }
+    }
+
     void check(const MatrixData<R>& a, const std::string& file) const {
+        const auto& inputs = dense_->network.graph().inputs;
+        if (dense_->input == NetworkInput::indices && a.sparse &&
+            (a.rows() != inputs[0].width || a.cols() != inputs[1].width)) {
+            throw input_error(file, " has ", a.rows(), " rows and ", a.cols(),
+                              " columns, but the network has embeddings of ", inputs[0].width,
+                              " and ", inputs[1].width);
+        }
         if (dense_->head == Loss::classes ? !a.labels.has_value() : !a.sparse.has_value()) {
             throw input_error(file, dense_->head == Loss::classes
                                         ? " has no labels, which this network learns"
@@ -104,7 +134,7 @@ private:
 
     /// True if a is the better metric.
     [[nodiscard]] bool better(double a, double b) const {
-        return greater_is_better(dense_->head) ? a > b : a < b;
+        return greater_is_better(metric_) ? a > b : a < b;
     }
 
     NetworkModel<R> truncated(const CompressOptions& options, std::vector<LayerPlan>& plan) {
@@ -129,12 +159,56 @@ private:
         options.method = method;
         options.seed = static_cast<std::uint64_t>(run_.common.seed);
         if (o_.time) {
-            options.prices =
-                time_prices<R>(run_.comm, stacks(dense_->network.graph(), options.joint), o_.batch);
+            if (prices_.empty()) prices_ = measured_prices();
+            options.prices = prices_;
             options.size = *o_.time;
         }
         if (o_.max_loss) options.size = least_size(options);
         return options;
+    }
+
+    /// Prices by the clock: measured once, and kept with the checkpoints, so that a run that goes
+    /// on has the layers of the one that was stopped.
+    std::vector<LayerPrice> measured_prices() {
+        const auto shapes = stacks(dense_->network.graph(), o_.compress.joint);
+        FinishedParts kept(run_.comm, o_.loop);
+        const nlohmann::ordered_json key{
+            {"network", digest_text(digest(run_.comm, dense_->tensors()))},
+            {"batch", o_.batch},
+            {"joint", o_.compress.joint}};
+        std::vector<LayerPrice> prices;
+        for (const auto& price : kept.find("prices", key)) {
+            prices.push_back({price[0], price[1], price[2]});
+        }
+        if (prices.size() == shapes.size()) return prices;
+        prices = time_prices<R>(run_.comm, shapes, o_.batch);
+        auto list = nlohmann::ordered_json::array();
+        for (const LayerPrice& price : prices) {
+            list.push_back({price.dense, price.base, price.direction});
+        }
+        kept.add("prices", key, list);
+        return prices;
+    }
+
+    /// What the network learns from the data: for networks on pairs its entries, with drawn pairs
+    /// beside them.
+    template <class Use>
+    void with_network_samples(const NetworkModel<R>& model, const Use& use) {
+        const Index blocks = o_.settings.blocks();
+        if (model.input != NetworkInput::indices) {
+            with_samples(model, *data_, blocks, use);
+            return;
+        }
+        if (is_residual(model)) {
+            EntrySamples<R> samples(*data_->sparse, blocks);
+            samples.set_targets(data_->sparse->local().values);
+            use(samples);
+            return;
+        }
+        const bool ranked = model.head == Loss::ranking;
+        use(NegativeSamples<R>(*data_->sparse, o_.negatives,
+                               ranked ? NegativeUse::ranked : NegativeUse::labelled, blocks,
+                               static_cast<std::uint64_t>(run_.common.seed)));
     }
 
     /// The least share of the weights with which the truncated network loses no more than
@@ -159,7 +233,7 @@ private:
             return false;
         }
         const double lost = validation_metric(*model) - *rows_.front().validation_truncated;
-        return (greater_is_better(dense_->head) ? -lost : lost) <= 0.01 * *o_.max_loss;
+        return (greater_is_better(metric_) ? -lost : lost) <= 0.01 * *o_.max_loss;
     }
 
     void try_method(CompressMethod method) {
@@ -187,7 +261,7 @@ private:
         LoopOptions loop = o_.loop;
         if (methods_.size() > 1 && !loop.checkpoint.empty()) loop.checkpoint += "/" + method;
         run_.history = {};
-        with_samples(model, *data_, o_.settings.blocks(), [&](const auto& samples) {
+        with_network_samples(model, [&](const auto& samples) {
             Trainer<R> trainer(model.network, SamplesRef<R>(samples), model.head,
                                o_.settings.resolved(run_.common));
             Steering steering =
@@ -197,8 +271,8 @@ private:
                 return;
             }
             NetworkStop<R> stop(run_, model.network,
-                                {.name = "validation_" + metric_name(model.head),
-                                 .greater_is_better = greater_is_better(model.head),
+                                {.name = "validation_" + metric_,
+                                 .greater_is_better = greater_is_better(metric_),
                                  .value = [&] { return validation_metric(model); }},
                                 o_.settings.patience);
             trainer.run(stop.around(std::move(steering)));
@@ -223,6 +297,8 @@ private:
     Run& run_;
     const CompressCommand& o_;
     std::vector<CompressMethod> methods_;
+    std::string metric_;
+    std::vector<LayerPrice> prices_;  // by the clock, once they are known
     std::shared_ptr<NetworkModel<R>> dense_;
     std::shared_ptr<const MatrixData<R>> data_;
     std::shared_ptr<const MatrixData<R>> validation_;
@@ -243,17 +319,19 @@ void run_compress(Run& run, const CompressCommand& o) {
 
 Action declare_compress(Options& options) {
     auto o = std::make_shared<CompressCommand>();
-    options.positional("network", o->network, "Network file, of `rankfold mlp`");
+    options.positional("network", o->network, "Network file, of mlp or hybrid");
     options.add("data", o->data, "Matrix that it is trained on");
     options.add("validation", o->validation,
                 "Matrix file, or a share of the data, that decides between methods, sizes and "
                 "epochs");
     options.add("test", o->test, "Matrix on which the metric before and after is measured");
     options.add("out", o->out, "Network file to write: with several methods, the best of them");
-    options.add("method", o->methods,
-                "How a weight matrix becomes U Vᵀ: svd, asvd (by the inputs that reach the layer), "
-                "als (by how much the loss depends on each weight), nmf; or several of them",
-                Accept::one_of({"svd", "asvd", "als", "nmf"}));
+    options.add(
+        "method", o->methods,
+        "How a weight matrix or an embedding's table becomes U Vᵀ: svd, asvd (by the inputs "
+        "that reach the layer, or how often a table's row is read), als (by how much the "
+        "loss depends on each weight), nmf; or several of them",
+        Accept::one_of({"svd", "asvd", "als", "nmf"}));
     options.add("size", o->compress.size, "Weights after, as a share of those before",
                 Accept{.least = 0, .most = 1, .exclusive_least = true});
     options.add("time", o->time,
@@ -269,6 +347,10 @@ Action declare_compress(Options& options) {
                 Accept::at_least(1));
     options.add("calibration", o->calibration,
                 "Samples of the data by which asvd and als see what matters", Accept::at_least(1));
+    options.add("negatives", o->negatives,
+                "Networks of `hybrid --form neumf`: pairs without an entry that are drawn for each "
+                "entry",
+                Accept::at_least(1));
     options.add("sweeps", o->compress.sweeps, "Of als and nmf", Accept::at_least(1));
     o->settings.declare(options, 0);
     o->loop.declare(options);

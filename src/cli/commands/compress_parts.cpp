@@ -4,6 +4,8 @@
 
 #include <fmt/format.h>
 
+#include <rankfold/cli/joint_scorer.hpp>
+
 #include "scoring.hpp"
 
 namespace rankfold::cli {
@@ -62,6 +64,10 @@ std::vector<LayerPrice> time_prices(const Communicator& comm, const std::vector<
                                     Index batch) {
     std::vector<LayerPrice> prices;
     for (const StackShape& stack : stacks) {
+        if (stack.table) {  // looking up a row takes no product
+            prices.push_back({.dense = 0.0, .base = 0.0, .direction = 1e-12});
+            continue;
+        }
         const auto seconds = [&](Index inner) {
             Network<R> network = single_layer<R>(stack, inner);
             return forward_seconds(comm, network, batch);
@@ -80,9 +86,51 @@ std::vector<LayerPrice> time_prices(const Communicator& comm, const std::vector<
     return prices;
 }
 
-std::string metric_name(Loss head) {
-    return head == Loss::classes ? "accuracy" : head == Loss::squared ? "rmse" : "hr@10";
+template <Real R>
+std::string metric_name(const NetworkModel<R>& model) {
+    if (model.head == Loss::classes) return "accuracy";
+    // the joint model's residual stands beside factors of values or of preferences
+    const bool values = !is_residual(model) || model.factors->method == "als-explicit";
+    return model.head == Loss::squared && values ? "rmse" : "hr@10";
 }
+
+template <Real R>
+std::vector<LayerStatistics> table_visits(const Graph& graph, const BlockRowCsr<R>& entries) {
+    std::vector<double> counts[2];  // of rows, of columns
+    const CsrView<R> local = entries.local().view();
+    for (Index i = 0; i < local.rows; ++i) {
+        counts[0].push_back(static_cast<double>(local.row_nnz(i)));
+    }
+    counts[0] = entries.comm().all_gather(std::span<const double>(counts[0]));
+    for (const Index n : summarize(entries).col_counts) {
+        counts[1].push_back(static_cast<double>(n));
+    }
+    std::vector<LayerStatistics> visits;
+    for (const LayerSpec& layer : graph.layers) {
+        if (layer.kind != LayerKind::embedding) continue;
+        const bool column = layer.inputs.front() == graph.inputs[1].name;
+        visits.push_back({.layer = layer.name, .visits = counts[column ? 1 : 0]});
+    }
+    return visits;
+}
+
+namespace {
+
+/// The metric of any scorer on the entries of `test`.
+template <Real R, class AnyScorer>
+Estimate measure_scores(const AnyScorer& scorer, const std::string& metric,
+                        const MatrixData<R>& data, const MatrixData<R>& test, Index threads) {
+    const auto aligned = align(*test.sparse, scorer.layout(), scorer.cols(), {}, {});
+    if (metric == "rmse") {
+        return rating_errors<R>(scorer, aligned.matrix, aligned.strangers, {}, threads).rmse;
+    }
+    const auto seen = align(*data.sparse, scorer.layout(), scorer.cols(), {}, {});
+    const std::vector<Metric> wanted{parse_metric(metric)};
+    return rank_quality<R>(scorer, {.test = aligned.matrix, .train = &seen.matrix}, wanted, threads)
+        .metrics.front();
+}
+
+}  // namespace
 
 template <Real R>
 Estimate measure_network(Run& run, NetworkModel<R>& model, const MatrixData<R>& data,
@@ -93,15 +141,15 @@ Estimate measure_network(Run& run, NetworkModel<R>& model, const MatrixData<R>& 
         const auto scorer = network_scorer(model, &test);
         return classification_quality(confusion<R>(scorer, *test.labels, threads)).accuracy;
     }
-    const auto scorer = network_scorer(model, &data);
-    const auto aligned = align(*test.sparse, scorer.layout(), scorer.cols(), {}, {});
-    if (model.head == Loss::squared) {
-        return rating_errors<R>(scorer, aligned.matrix, aligned.strangers, {}, threads).rmse;
+    const std::string metric = metric_name(model);
+    if (is_residual(model)) {
+        return measure_scores(JointScorer<R>(*model.factors, model.network), metric, data, test,
+                              threads);
     }
-    const auto seen = align(*data.sparse, scorer.layout(), scorer.cols(), {}, {});
-    const std::vector<Metric> wanted{parse_metric("hr@10")};
-    return rank_quality<R>(scorer, {.test = aligned.matrix, .train = &seen.matrix}, wanted, threads)
-        .metrics.front();
+    if (scores_pairs(model)) {
+        return measure_scores(JointScorer<R>(run.comm, model.network), metric, data, test, threads);
+    }
+    return measure_scores(network_scorer(model, &data), metric, data, test, threads);
 }
 
 template <Real R>
@@ -119,12 +167,12 @@ NetworkFigures network_figures(const Communicator& comm, Network<R>& network,
 }
 
 void tell_plan(Run& run, const CompressionRow& row) {
-    run.say(fmt::format("{:<12} {:>12} {:>6} {:>10} {:>10} {:>10}", row.method + ": layer", "shape",
+    run.say(fmt::format("{:<18} {:>14} {:>6} {:>10} {:>10} {:>10}", row.method + ": layer", "shape",
                         "inner", "weights", "of dense", "error"));
     for (const LayerPlan& l : row.plan) {
         const bool small = std::min(l.out, l.in) < least_width_to_factor;
         run.say(fmt::format(
-            "{:<12} {:>12} {:>6} {:>10} {:>9.1f}% {:>10.4f}{}", l.layer,
+            "{:<18} {:>14} {:>6} {:>10} {:>9.1f}% {:>10.4f}{}", l.layer,
             fmt::format("{} x {}", l.out, l.in), l.inner == 0 ? "dense" : std::to_string(l.inner),
             l.weights(),
             100.0 * static_cast<double>(l.weights()) / static_cast<double>(l.out * l.in),
@@ -174,13 +222,15 @@ void tell_rows(Run& run, const std::vector<CompressionRow>& rows, const std::str
     }
 }
 
-#define RANKFOLD_INSTANTIATE(R)                                                             \
-    template double forward_seconds(const Communicator&, Network<R>&, Index);               \
-    template std::vector<LayerPrice> time_prices<R>(const Communicator&,                    \
-                                                    const std::vector<StackShape>&, Index); \
-    template Estimate measure_network(Run&, NetworkModel<R>&, const MatrixData<R>&,         \
-                                      const MatrixData<R>&);                                \
-    template NetworkFigures network_figures(const Communicator&, Network<R>&,               \
+#define RANKFOLD_INSTANTIATE(R)                                                              \
+    template std::string metric_name(const NetworkModel<R>&);                                \
+    template std::vector<LayerStatistics> table_visits(const Graph&, const BlockRowCsr<R>&); \
+    template double forward_seconds(const Communicator&, Network<R>&, Index);                \
+    template std::vector<LayerPrice> time_prices<R>(const Communicator&,                     \
+                                                    const std::vector<StackShape>&, Index);  \
+    template Estimate measure_network(Run&, NetworkModel<R>&, const MatrixData<R>&,          \
+                                      const MatrixData<R>&);                                 \
+    template NetworkFigures network_figures(const Communicator&, Network<R>&,                \
                                             const std::vector<LayerPlan>&, Index);
 RANKFOLD_INSTANTIATE(float)
 RANKFOLD_INSTANTIATE(double)

@@ -22,12 +22,19 @@ template <Real R>
                                                   const std::vector<StackShape>& stacks,
                                                   Index batch);
 
-/// accuracy, rmse or hr@10.
-[[nodiscard]] std::string metric_name(Loss head);
+/// What a network is measured by: accuracy, rmse or hr@10.
+template <Real R>
+[[nodiscard]] std::string metric_name(const NetworkModel<R>& model);
 /// Whether a greater metric is better.
-[[nodiscard]] inline bool greater_is_better(Loss head) {
-    return head != Loss::squared;
+[[nodiscard]] inline bool greater_is_better(const std::string& metric) {
+    return metric != "rmse";
 }
+
+/// How often every row of a network's tables is read: the entries of the rows or columns.
+/// @collective
+template <Real R>
+[[nodiscard]] std::vector<LayerStatistics> table_visits(const Graph& graph,
+                                                        const BlockRowCsr<R>& entries);
 
 /// The network's metric on a matrix. @collective
 /// @param data  what its rows are known by, if it ranks columns

@@ -8,6 +8,7 @@
 #include <rankfold/factor/nmf.hpp>
 #include <rankfold/factor/svd.hpp>
 #include <rankfold/hybrid/deep_mf.hpp>
+#include <rankfold/hybrid/prior.hpp>
 
 #include "als_settings.hpp"
 #include "early_stop.hpp"
@@ -21,34 +22,75 @@ namespace {
 struct FoldInCommand {
     std::string model;
     std::string rows;
-    std::string row_features;
+    std::string features;
+    std::string axis = "rows";
     std::string out;
+
+    [[nodiscard]] bool columns() const { return axis == "columns"; }
 };
 
 /// The new rows over the model's columns.
 template <Real R>
 struct NewRows {
-    std::optional<BlockRowCsr<R>> sparse;
+    std::optional<BlockRowCsr<R>> sparse{};
     const BlockRows<R>* dense = nullptr;
+    std::shared_ptr<const MatrixData<R>> held{};  ///< what `dense` stands in
     Index left_out = 0;  ///< entries in columns that the model does not know
+    IdSource ids{};      ///< their names: of ids_axis
+    std::string ids_axis = "obs";
+    std::string digest{};
+    std::optional<BlockRows<R>> features{};  ///< laid out like them
 };
 
 template <Real R>
-NewRows<R> over_columns(const FoldInCommand& o, const MatrixData<R>& a, const Factors<R>& model) {
+NewRows<R> over_columns(Run& run, const FoldInCommand& o, const Factors<R>& model) {
+    const auto a = load_matrix<R>(run, o.rows);
     const Index n = model.cols.rows();
-    const auto map = match_names(a.comm(), a.ids, model.ids, "var", a.cols(), n);
-    NewRows<R> rows;
-    if (a.dense) {
-        if (a.cols() != n || !map.empty()) {
+    const auto map = match_names(run.comm, a->ids, model.ids, "var", a->cols(), n);
+    NewRows<R> rows{.ids = a->ids, .digest = digest_text(a->digest)};
+    report_empty_lines(run, *a);
+    if (a->dense) {
+        if (a->cols() != n || !map.empty()) {
             throw input_error(o.rows, " is dense and must have the columns of ", o.model,
                               ", in their order");
         }
-        rows.dense = &*a.dense;
-        return rows;
+        rows.dense = &*a->dense;
+        rows.held = a;
+    } else {
+        Aligned<R> aligned = align(*a->sparse, a->layout(), n, {}, map);
+        rows.left_out = run.comm.all_reduce(std::ssize(aligned.strangers), Reduce::sum);
+        rows.sparse = std::move(aligned.matrix);
     }
-    Aligned<R> aligned = align(*a.sparse, a.layout(), n, {}, map);
-    rows.left_out = a.comm().all_reduce(std::ssize(aligned.strangers), Reduce::sum);
-    rows.sparse = std::move(aligned.matrix);
+    return rows;
+}
+
+/// The new columns of a matrix, as rows over the rows of the model.
+template <Real R>
+NewRows<R> over_rows(Run& run, const FoldInCommand& o, const Factors<R>& model) {
+    const auto a = load_matrix<R>(run, o.rows);
+    if (!a->sparse)
+        throw input_error("--axis columns takes a sparse matrix, and ", o.rows, " is dense");
+    const Index m = model.rows.rows();
+    const auto map = match_names(run.comm, a->ids, model.ids, "obs", a->rows(), m);
+    const Aligned<R> aligned = align(*a->sparse, model.rows.layout(), a->cols(), map, {});
+    NewRows<R> rows{.left_out = run.comm.all_reduce(std::ssize(aligned.strangers), Reduce::sum),
+                    .ids = a->ids,
+                    .ids_axis = "var",
+                    .digest = digest_text(a->digest)};
+    rows.sparse = transpose(aligned.matrix);
+    return rows;
+}
+
+/// New rows of which nothing is known but features: without an entry.
+template <Real R>
+NewRows<R> of_features(Run& run, const FoldInCommand& o, Index n) {
+    const auto f = load_matrix<R>(run, o.features);
+    NewRows<R> rows{.ids = f->ids, .digest = digest_text(f->digest)};
+    rows.features = feature_rows(*f);
+    CsrMatrix<R> none;
+    none.cols = n;
+    none.row_ptr.assign(static_cast<std::size_t>(rows.features->local().rows()) + 1, 0);
+    rows.sparse = BlockRowCsr<R>(run.comm, rows.features->layout(), std::move(none));
     return rows;
 }
 
@@ -79,17 +121,20 @@ Factors<R> fold_in_nonnegative(Run& run, const FoldInCommand& o, const NewRows<R
 
 /// New rows by a forward pass of the tower that made the model's rows.
 template <Real R>
-Factors<R> fold_in_towers(Run& run, const FoldInCommand& o, const MatrixData<R>& a,
-                          const NewRows<R>& rows, const Factors<R>& model) {
+Factors<R> fold_in_towers(Run& run, const FoldInCommand& o, const NewRows<R>& rows,
+                          const Factors<R>& model) {
     const auto network = load_network<R>(run, o.model);
     if (rows.dense != nullptr) {
         throw input_error(o.rows, " is dense, but the towers of ", o.model, " read sparse rows");
     }
     std::optional<BlockRowCsr<R>> features;
     TowerInputs<R> inputs;
-    if (widths_in(network->network.graph(), "row").entries > 0) inputs.entries = &*rows.sparse;
-    if (!o.row_features.empty()) {
-        features = load_features<R>(run, o.row_features, a.ids, "obs", rows.sparse->layout());
+    if (widths_in(network->network.graph(), "row").entries > 0) {
+        if (o.rows.empty()) throw input_error("the towers of ", o.model, " read the new rows");
+        inputs.entries = &*rows.sparse;
+    }
+    if (rows.features) {
+        features = sparsify(*rows.features, Zeros::left_out);
         inputs.features = &*features;
     }
     Factors<R> folded;
@@ -102,68 +147,139 @@ Factors<R> fold_in_towers(Run& run, const FoldInCommand& o, const MatrixData<R>&
     return folded;
 }
 
+/// μ of the model, and what its prior network makes of the new rows' features.
+template <Real R>
+double read_prior_rows(Run& run, const FoldInCommand& o, const NewRows<R>& rows,
+                       const Factors<R>& model, std::optional<BlockRows<R>>& prior) {
+    auto network = read_prior<R>(run.comm, o.model, o.columns() ? col_prior_group : row_prior_group,
+                                 model.k());
+    if (network.graph().inputs.front().width != rows.features->cols()) {
+        throw input_error(o.features, " has ", rows.features->cols(), " features a row, but ",
+                          o.model, " was fitted with ", network.graph().inputs.front().width,
+                          "; import them with the columns of those (--col-ids)");
+    }
+    prior.emplace(run.comm, rows.features->layout(), model.k());
+    apply_to_rows(network, *rows.features, *prior);
+    const auto recorded = nlohmann::json::parse(model.options, nullptr, false);
+    const auto weight =
+        recorded.is_object() ? recorded.value("prior-weight", nlohmann::json()) : nlohmann::json();
+    if (!weight.is_number() || weight.template get<double>() <= 0.0) {
+        throw input_error(o.model, " does not say its prior-weight (attribute options)");
+    }
+    return weight.template get<double>();
+}
+
 /// Each method gives new rows what its own training would with the columns held fixed.
 template <Real R>
-Factors<R> fold_in(Run& run, const FoldInCommand& o, const MatrixData<R>& a, const NewRows<R>& rows,
+Factors<R> fold_in(Run& run, const FoldInCommand& o, const NewRows<R>& rows,
                    const Factors<R>& model) {
-    if (model.method == "deepmf") return fold_in_towers(run, o, a, rows, model);
-    if (!o.row_features.empty()) {
-        throw input_error("--row-features are for the towers of deepmf; the factors of ", o.model,
-                          " are of ", model.method);
+    if (model.method == "deepmf" && !o.columns()) return fold_in_towers(run, o, rows, model);
+    const bool squares = model.method.starts_with("als-");
+    if (!squares && (o.columns() || !o.features.empty())) {
+        throw input_error(
+            "--axis columns and --features are for factors of als and hybrid, --features also "
+            "for those of deepmf, and ",
+            o.model, " holds those of ", model.method);
     }
     if (model.method.starts_with("nmf")) return fold_in_nonnegative(run, o, rows, model);
     if (model.method == "svd" || model.method == "pca") {
         return rows.dense != nullptr ? fold_in_svd(*rows.dense, model, run.common.threads)
                                      : fold_in_svd(*rows.sparse, model, run.common.threads);
     }
-    if (!model.method.starts_with("als-")) {
+    if (!squares) {
         throw input_error(
             "fold-in knows how to give new rows factors of als, nmf, svd, pca and deepmf; those "
             "of ",
             o.model, " are of ", model.method);
     }
     const AlsOptions options = recorded_settings(model.options, o.model).resolved(run.common);
+    std::optional<BlockRows<R>> prior;
+    const double weight = rows.features ? read_prior_rows(run, o, rows, model, prior) : 0.0;
     Factors<R> folded;
-    with_names(run.comm, a.ids, [&] {
-        if (rows.dense != nullptr && !options.implicit) {
+    // names are told of rows; those of columns stand elsewhere
+    with_names(run.comm, o.columns() ? IdSource{} : rows.ids, [&] {
+        if (rows.dense != nullptr && !options.implicit && !prior) {
             folded = fold_in_als(*rows.dense, model, options);
-        } else if (rows.dense != nullptr) {
-            folded = fold_in_als(sparsify(*rows.dense), model, options);
         } else {
-            folded = fold_in_als(*rows.sparse, model, options);
+            folded = fold_in_als(rows.dense != nullptr ? sparsify(*rows.dense) : *rows.sparse,
+                                 model, options, {prior ? &*prior : nullptr, weight});
         }
     });
     return folded;
 }
 
+/// The factors of A for those of Aᵀ.
+template <Real R>
+void turn(Factors<R>& factors) {
+    std::swap(factors.rows, factors.cols);
+    std::swap(factors.row_bias, factors.col_bias);
+}
+
+/// What a fold-in reads of a model, turned.
+template <Real R>
+Factors<R> turned_copy(const Factors<R>& model) {
+    Factors<R> copy;
+    copy.rows = model.cols.clone();
+    copy.cols = model.rows.clone();
+    if (model.row_bias) copy.col_bias = model.row_bias->clone();
+    if (model.col_bias) copy.row_bias = model.col_bias->clone();
+    copy.global_mean = model.global_mean;
+    copy.method = model.method;
+    copy.options = model.options;
+    return copy;
+}
+
+template <Real R>
+NewRows<R> load_rows(Run& run, const FoldInCommand& o, const Factors<R>& model) {
+    if (o.rows.empty()) {
+        return of_features<R>(run, o, o.columns() ? model.rows.rows() : model.cols.rows());
+    }
+    NewRows<R> rows = o.columns() ? over_rows(run, o, model) : over_columns(run, o, model);
+    if (o.features.empty()) return rows;
+    rows.features =
+        load_features<R>(run, o.features, rows.ids, rows.ids_axis,
+                         rows.dense != nullptr ? rows.dense->layout() : rows.sparse->layout());
+    return rows;
+}
+
 template <Real R>
 void run_fold_in(Run& run, const FoldInCommand& o) {
-    std::vector<std::string> inputs{o.model, o.rows};
-    if (!o.row_features.empty()) inputs.push_back(o.row_features);
+    std::vector<std::string> inputs{o.model};
+    for (const auto& file : {o.rows, o.features}) {
+        if (!file.empty()) inputs.push_back(file);
+    }
     run.check_output(o.out, inputs);
+    if (inputs.size() == 1) {
+        throw input_error("give a matrix of new rows, or their --features, or both");
+    }
     const auto model = load_factors<R>(run, o.model);
-    const auto a = load_matrix<R>(run, o.rows);
-    const NewRows<R> rows = over_columns(o, *a, *model);
+    const NewRows<R> rows = load_rows(run, o, *model);
     if (run.common.dry_run) return;
-    report_empty_lines(run, *a);
-    auto folded = std::make_shared<Factors<R>>(fold_in(run, o, *a, rows, *model));
-    folded->ids = a->ids;
-    write_factors(o.out, *folded,
-                  {.command = "fold-in",
-                   .options = run.options.dump(),
-                   .input_digest = digest_text(a->digest)},
-                  model->ids);
+    auto folded = std::make_shared<Factors<R>>();
+    if (o.columns()) {
+        const Factors<R> turned = turned_copy(*model);
+        *folded = fold_in(run, o, rows, turned);
+        turn(*folded);
+    } else {
+        *folded = fold_in(run, o, rows, *model);
+    }
+    folded->ids = o.columns() ? model->ids : rows.ids;
+    write_factors(
+        o.out, *folded,
+        {.command = "fold-in", .options = run.options.dump(), .input_digest = rows.digest},
+        o.columns() ? ColumnIds{rows.ids, rows.ids_axis} : ColumnIds{model->ids});
     run.digest = digest_text(digest(run.comm, folded->tensors()));
-    run.result["rows"] = folded->rows.rows();
+    const Index count = o.columns() ? folded->cols.rows() : folded->rows.rows();
+    run.result[o.axis] = count;
     run.result["method"] = folded->method;
     run.result["entries_left_out"] = rows.left_out;
     if (rows.left_out > 0) {
-        run.say(fmt::format("{} entries are in columns that {} does not know: left out",
-                            rows.left_out, o.model));
+        run.say(fmt::format("{} entries are in {} that {} does not know: left out", rows.left_out,
+                            o.columns() ? "rows" : "columns", o.model));
     }
-    run.say(fmt::format("{} new rows of {} beside {} columns, k = {}: wrote {}",
-                        folded->rows.rows(), folded->method, folded->cols.rows(), folded->k(),
-                        o.out));
+    run.say(fmt::format("{} new {} of {} beside {} {}, k = {}: wrote {}", count, o.axis,
+                        folded->method, o.columns() ? folded->rows.rows() : folded->cols.rows(),
+                        o.columns() ? "rows" : "columns", folded->k(), o.out));
     run.handover.leave(o.out, folded);
 }
 
@@ -171,17 +287,23 @@ void run_fold_in(Run& run, const FoldInCommand& o) {
 
 Action declare_fold_in(Options& options) {
     auto o = std::make_shared<FoldInCommand>();
-    options.positional("model", o->model, "Factors file, or network file of deepmf");
-    options.positional("new-rows", o->rows,
-                       "Matrix file with the new rows; columns are matched by name");
+    options.positional("model", o->model, "Factors file, or a network file with factors in it");
+    options.optional_positional("new-rows", o->rows,
+                                "Matrix file with the new rows; columns are matched by name");
+    options.add(
+        "features", o->features,
+        "Matrix file with features of the new rows, of a model of `hybrid "
+        "--prior-weight`: its prior network tells the factors of rows without entries, "
+        "and pulls those of others; without new-rows, of all rows in the file. Of deepmf: what "
+        "its towers read");
+    options.add("axis", o->axis,
+                "What is new: rows, or columns over the model's rows (als, hybrid)",
+                Accept::one_of({"rows", "columns"}));
     options.add("out", o->out, "Factors file to write: the new rows, the model's columns");
-    options.add("row-features", o->row_features,
-                "deepmf: matrix file with side features of the new rows, over the columns of those "
-                "that it was trained with");
     options.examples(
         "rankfold fold-in factors.h5 new-users.h5 --out new-factors.h5\n"
-        "mpirun -n 2 rankfold fold-in factors.h5 clicks.test-in.h5 --out folded.h5\n"
-        "rankfold recommend new-factors.h5 --train new-users.h5 --top 10");
+        "rankfold fold-in joint.h5 --axis columns --features new-films.h5 --out new-factors.h5\n"
+        "mpirun -n 2 rankfold fold-in factors.h5 clicks.test-in.h5 --out folded.h5");
     return [o](Run& run) {
         run.common.precision == "float" ? run_fold_in<float>(run, *o)
                                         : run_fold_in<double>(run, *o);

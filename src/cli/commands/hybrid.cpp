@@ -1,13 +1,19 @@
 // rankfold hybrid: a factorization and a network with one objective.
+#include <algorithm>
 #include <charconv>
+#include <iterator>
 
 #include <fmt/format.h>
 
+#include <rankfold/cli/joint_scorer.hpp>
 #include <rankfold/cli/loop.hpp>
 #include <rankfold/cli/network_file.hpp>
 #include <rankfold/hybrid/joint.hpp>
 
+#include "early_stop.hpp"
+#include "network_settings.hpp"
 #include "neumf.hpp"
+#include "pair_validation.hpp"
 #include "scoring.hpp"
 #include "side_features.hpp"
 
@@ -48,19 +54,6 @@ std::vector<Index> widths_of(const std::vector<std::string>& list) {
     return widths;
 }
 
-/// The same features, dense.
-template <Real R>
-BlockRows<R> dense_features(const BlockRowCsr<R>& features) {
-    BlockRows<R> dense(features.comm(), features.layout(), features.cols());
-    const CsrView<R> rows = features.local().view();
-    for (Index i = 0; i < rows.rows; ++i) {
-        for (std::size_t e = 0; e < rows.row_cols(i).size(); ++e) {
-            dense.local()(i, rows.row_cols(i)[e]) = rows.row_values(i)[e];
-        }
-    }
-    return dense;
-}
-
 JointOptions resolve(const Run& run, const HybridCommand& o) {
     JointOptions options = o.joint;
     options.als.seed = static_cast<std::uint64_t>(run.common.seed);
@@ -84,7 +77,7 @@ JointOptions resolve(const Run& run, const HybridCommand& o) {
 nlohmann::ordered_json objectives(double start, const History& history) {
     nlohmann::ordered_json list{{{"block", "start"}, {"value", start}}};
     for (const auto& row : history.rows) {
-        for (std::size_t b = 1; b < row.size(); ++b) {
+        for (std::size_t b = 1; b < 4; ++b) {  // then what is measured beside them
             list.push_back({{"block", history.columns[b]}, {"value", row[b]}});
         }
     }
@@ -96,9 +89,16 @@ void write_model(Run& run, const HybridCommand& o, JointModel<R>& model,
                  const Provenance& provenance) {
     const auto phase = run.comm.ledger().phase("write");
     auto factors = std::make_shared<Factors<R>>(std::move(model.factors));
+    MoreTensors priors;
+    add_prior(priors, row_prior_group, model.row_prior);
+    add_prior(priors, col_prior_group, model.col_prior);
+    const auto leave_digest = [&](TensorList tensors) {
+        std::ranges::copy(priors.list.tensors, std::back_inserter(tensors.tensors));
+        run.digest = digest_text(digest(run.comm, tensors));
+    };
     if (!model.network) {  // then it is a plain factors file
-        write_factors(o.out, *factors, provenance);
-        run.digest = digest_text(digest(run.comm, factors->tensors()));
+        write_factors(o.out, *factors, provenance, std::nullopt, priors);
+        leave_digest(factors->tensors());
         run.handover.leave(o.out, factors);
         return;
     }
@@ -110,21 +110,85 @@ void write_model(Run& run, const HybridCommand& o, JointModel<R>& model,
                                                           .factors = factors,
                                                           .ids = {},
                                                           .history = run.history});
-    write_network(run.comm, o.out, *whole, provenance);
+    write_network(run.comm, o.out, *whole, provenance, priors);
     TensorList tensors = whole->network.arena().list();
     for (Tensor& tensor : factors->tensors().tensors) tensors.tensors.push_back(tensor);
-    run.digest = digest_text(digest(run.comm, tensors));
+    leave_digest(std::move(tensors));
     run.handover.leave(o.out, whole);
+}
+
+/// Everything that the best round has.
+template <Real R>
+TensorList parameters_of(JointModel<R>& model) {
+    TensorList list = model.factors.tensors();
+    const auto append = [&list](const std::string& group, std::optional<Network<R>>& network) {
+        if (!network) return;
+        for (Tensor tensor : network->arena().list().tensors) {
+            tensor.path = group + "/" + tensor.path;
+            list.tensors.push_back(std::move(tensor));
+        }
+    };
+    append("network", model.network);
+    append(row_prior_group, model.row_prior);
+    append(col_prior_group, model.col_prior);
+    return list;
+}
+
+/// fit_joint(), from given factors if there are any, and with the best round kept if there is a
+/// validation part.
+template <Real R>
+JointModel<R> fit_validated(Run& run, const HybridCommand& o, const JointOptions& options,
+                            const std::shared_ptr<const MatrixData<R>>& a,
+                            const SideFeatures<R>& features) {
+    std::vector<std::pair<std::string, std::string>> inputs{{"matrix", digest_text(a->digest)}};
+    std::shared_ptr<const Factors<R>> init;
+    if (!o.neumf.init.empty()) {
+        const auto given = load_factors<R>(run, o.neumf.init);
+        inputs.emplace_back("init", digest_text(digest(run.comm, given->tensors())));
+        init = given;
+    }
+    Steering steering = steer(run, o.loop, std::move(inputs));
+    if (init) steering = warm_start(init, a, options.als.k, std::move(steering));
+    if (o.neumf.validation.empty()) return fit_joint(*a->sparse, options, features, steering);
+
+    const bool values = !options.als.implicit;
+    PairValidation<R> validation(run, {o.neumf.validation, o.neumf.validation_negatives}, *a,
+                                 a->layout(), values);
+    JointModel<R>* model = nullptr;
+    const auto measured = [&] {
+        if (model->network) {
+            return validation.measure(JointScorer<R>(model->factors, *model->network));
+        }
+        return validation.measure(FactorScorer<R>(model->factors));
+    };
+    NetworkStop<R> stop(
+        run, [&] { return parameters_of(*model); },
+        {.name = "validation_" + validation.metric(),
+         .greater_is_better = !values,
+         .value = measured,
+         .unit = "round"},
+        o.neumf.settings.patience);
+    JointModel<R> fitted =
+        fit_joint<R>(*a->sparse, options, features, stop.around(std::move(steering)),
+                     [&](JointModel<R>& live) { model = &live; });
+    model = &fitted;
+    stop.finish();
+    return fitted;
 }
 
 template <Real R>
 void run_hybrid(Run& run, const HybridCommand& o) {
     std::vector<std::string> inputs{o.matrix};
-    for (const auto& file : {o.row_features, o.col_features}) {
+    for (const auto& file : {o.row_features, o.col_features, o.neumf.init, o.neumf.validation,
+                             o.neumf.validation_negatives}) {
         if (!file.empty()) inputs.push_back(file);
     }
     run.check_output(o.out, inputs);
     const JointOptions options = resolve(run, o);
+    if (o.neumf.validation.empty() &&
+        (!o.neumf.validation_negatives.empty() || o.neumf.settings.patience > 0)) {
+        throw input_error("--validation-negatives and --patience need --validation FILE");
+    }
     const auto a = load_matrix<R>(run, o.matrix);
     if (!a->sparse) {
         throw input_error("hybrid learns the entries of a sparse matrix, but ", o.matrix,
@@ -135,18 +199,17 @@ void run_hybrid(Run& run, const HybridCommand& o) {
     SideFeatures<R> features;
     if (!o.row_features.empty()) {
         row_features =
-            dense_features(load_features<R>(run, o.row_features, a->ids, "obs", a->layout()));
+            dense_rows(load_features<R>(run, o.row_features, a->ids, "obs", a->layout()));
         features.rows = &*row_features;
     }
     if (!o.col_features.empty()) {
         const ShardLayout even = ShardLayout::even(a->cols(), 64, run.comm.size());
-        col_features = dense_features(load_features<R>(run, o.col_features, a->ids, "var", even));
+        col_features = dense_rows(load_features<R>(run, o.col_features, a->ids, "var", even));
         features.cols = &*col_features;
     }
     if (run.common.dry_run) return;
 
-    JointModel<R> model = fit_joint(*a->sparse, options, features,
-                                    steer(run, o.loop, {{"matrix", digest_text(a->digest)}}));
+    JointModel<R> model = fit_validated(run, o, options, a, features);
     model.factors.ids = a->ids;
     model.factors.options = run.options.dump();
     model.factors.history = run.history;
@@ -230,13 +293,14 @@ Action declare_hybrid(Options& options) {
                 "neumf: logistic tells entries from drawn pairs; ranking scores an entry above a "
                 "drawn pair (BPR)",
                 Accept::one_of({"logistic", "ranking"}));
-    options.add("init", o->neumf.init, "neumf: factors to start from, as als gives them");
+    options.add("init", o->neumf.init, "Factors to start from, as als gives them");
     options.add("validation", o->neumf.validation,
-                "neumf: entries by which the best epoch is chosen (NDCG@10)");
+                "Entries by which the best round or epoch is chosen, the start counting as one: by "
+                "NDCG@10, of explicit values by the RMSE");
     options.add("validation-negatives", o->neumf.validation_negatives,
-                "neumf: the candidates beside them; all columns without an entry unless given");
+                "The candidates beside them; all columns without an entry unless given");
     options.add("patience", o->neumf.settings.patience,
-                "neumf: stop after so many epochs without a better one; 0: never",
+                "Stop after so many rounds or epochs without a better one; 0: never",
                 Accept::at_least(0));
     options.add("dropout", o->neumf.shape.dropout, "neumf: of the tower", Accept::between(0, 0.99));
     options.add("zeros", o->joint.zeros,

@@ -78,10 +78,20 @@ void NetworkSettings::warn_of_idle_ranks(const Run& run) const {
 }
 
 template <Real R>
-NetworkStop<R>::NetworkStop(Run& run, Network<R>& network, Measure measure, Index patience)
-    : run_{run}, network_{network}, measure_{std::move(measure)}, patience_{patience} {
-    const auto values = network.arena().values();
-    best_.assign(values.begin(), values.end());
+NetworkStop<R>::NetworkStop(Run& run, std::function<TensorList()> parameters, Measure measure,
+                            Index patience)
+    : run_{run},
+      parameters_{std::move(parameters)},
+      measure_{std::move(measure)},
+      patience_{patience} {}
+
+template <Real R>
+void NetworkStop<R>::keep() {
+    best_.clear();
+    for (const Tensor& tensor : parameters_().tensors) {
+        const auto values = std::get<std::span<R>>(tensor.data);
+        best_.emplace_back(values.begin(), values.end());
+    }
 }
 
 /// The number of the best epoch, from 1; the first of equal ones. 0: the start.
@@ -110,15 +120,22 @@ bool NetworkStop<R>::enough() const {
 template <Real R>
 TensorList NetworkStop<R>::extended(const TensorList& state) {
     TensorList list = state;
-    list.add_replicated("best/parameters", {std::ssize(best_)}, std::span<R>(best_));
+    const TensorList parameters = parameters_();
+    for (std::size_t t = 0; t < best_.size(); ++t) {
+        list.tensors.push_back(parameters.tensors[t]);
+        list.tensors.back().path = "best/" + parameters.tensors[t].path;
+        list.tensors.back().data = std::span<R>(best_[t]);
+    }
     list.scalars["best/start"] = start_;
     return list;
 }
 
 template <Real R>
 Index NetworkStop<R>::restore(TensorList& state) {
+    keep();
     TensorList list = extended(state);
     const Index steps = inner_.restore(list);
+    if (steps == 0) keep();  // what the run begins with may be given
     start_ = steps > 0 ? list.scalars.at("best/start") : measured();
     list.scalars.erase("best/start");
     state.scalars = list.scalars;
@@ -141,7 +158,7 @@ Verdict NetworkStop<R>::after(Progress progress, const TensorList& state) {
         for (const auto& value : measure_.others()) progress.values.push_back(value);
     }
     if (best_step() == std::ssize(values_)) {
-        std::ranges::copy(network_.arena().values(), best_.begin());
+        keep();
     }
     const Verdict verdict = inner_.after(progress, extended(state));
     return enough() ? Verdict::stop : verdict;
@@ -158,13 +175,17 @@ Steering NetworkStop<R>::around(Steering inner) {
 template <Real R>
 void NetworkStop<R>::finish() {
     if (values_.empty()) return;
-    std::ranges::copy(best_, network_.arena().values().begin());
+    const TensorList parameters = parameters_();
+    for (std::size_t t = 0; t < best_.size(); ++t) {
+        std::ranges::copy(best_[t], std::get<std::span<R>>(parameters.tensors[t].data).begin());
+    }
     const Index step = best_step();
     const double best = step > 0 ? values_[static_cast<std::size_t>(step) - 1] : start_;
-    run_.result["validation"] = {{"metric", measure_.name}, {"value", best}, {"best_epoch", step}};
+    run_.result["validation"] = {
+        {"metric", measure_.name}, {"value", best}, {concat("best_", measure_.unit), step}};
     run_.say(fmt::format("kept the parameters of {} of {}: {} {:.4f}",
-                         step > 0 ? fmt::format("epoch {}", step) : "the start", values_.size(),
-                         measure_.name, best));
+                         step > 0 ? fmt::format("{} {}", measure_.unit, step) : "the start",
+                         values_.size(), measure_.name, best));
 }
 
 template class NetworkStop<float>;

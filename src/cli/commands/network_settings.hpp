@@ -29,7 +29,7 @@ struct NetworkSettings {
     void warn_of_idle_ranks(const Run& run) const;
 };
 
-/// Measures a network at the start and after every epoch, keeps the best parameters (those of the
+/// Measures a model at the start and after every epoch, keeps the best parameters (those of the
 /// start may be), and stops when nothing has become better for `patience` epochs (0: never).
 ///
 /// The state that the inner steering sees holds the best parameters too, so a run that goes on from
@@ -44,9 +44,14 @@ public:
         std::function<double()> value;
         /// Further values for the history, after value() was called.
         std::function<std::vector<std::pair<std::string, double>>()> others{};
+        const char* unit = "epoch";
     };
 
-    NetworkStop(Run& run, Network<R>& network, Measure measure, Index patience);
+    /// @param parameters  views of what is kept, each time the same tensors; elements of type R
+    NetworkStop(Run& run, std::function<TensorList()> parameters, Measure measure, Index patience);
+    NetworkStop(Run& run, Network<R>& network, Measure measure, Index patience)
+        : NetworkStop(
+              run, [&network] { return network.arena().list(); }, std::move(measure), patience) {}
 
     /// `inner` with the measurement before its after(). @pre this outlives the result
     [[nodiscard]] Steering around(Steering inner);
@@ -55,6 +60,7 @@ public:
     void finish();
 
 private:
+    void keep();
     [[nodiscard]] double measured();
     [[nodiscard]] Index best_step() const;
     [[nodiscard]] bool enough() const;
@@ -63,11 +69,11 @@ private:
     [[nodiscard]] Verdict after(Progress progress, const TensorList& state);
 
     Run& run_;
-    Network<R>& network_;
+    std::function<TensorList()> parameters_;
     Measure measure_;
     Index patience_;
-    AlignedVector<R> best_;
-    double start_ = 0.0;  // the value before the first epoch
+    std::vector<std::vector<R>> best_;  // of every tensor, this rank's part
+    double start_ = 0.0;                // the value before the first epoch
     std::vector<double> values_;
     Steering inner_;
 };

@@ -4,65 +4,15 @@
 
 #include <rankfold/cli/joint_scorer.hpp>
 #include <rankfold/cli/network_file.hpp>
-#include <rankfold/eval/ranking.hpp>
 #include <rankfold/nn/negative_samples.hpp>
 
 #include "early_stop.hpp"
+#include "pair_validation.hpp"
 #include "scoring.hpp"
 
 namespace rankfold::cli {
 
 namespace {
-
-/// A matrix of the same rows and columns as the training one, in even shards of rows.
-template <Real R>
-BlockRowCsr<R> part_of(Run& run, const std::string& path, const MatrixData<R>& whole,
-                       const ShardLayout& layout) {
-    const auto part = load_matrix<R>(run, path);
-    if (!part->sparse) throw input_error(path, " is dense; it must be sparse");
-    return align(*part->sparse, layout, whole.cols(),
-                 match_names(run.comm, part->ids, whole.ids, "obs", part->rows(), whole.rows()),
-                 match_names(run.comm, part->ids, whole.ids, "var", part->cols(), whole.cols()))
-        .matrix;
-}
-
-/// HR@10 and NDCG@10 on the validation part; the latter decides.
-template <Real R>
-class PairValidation {
-public:
-    PairValidation(Run& run, const NeuMfCommand& o, const MatrixData<R>& whole, Network<R>& network)
-        : run_{run}, network_{network} {
-        const ShardLayout layout = JointScorer<R>(run.comm, network).layout();
-        train_ = redistribute(*whole.sparse, layout);
-        test_ = part_of(run, o.validation, whole, layout);
-        if (!o.validation_negatives.empty()) {
-            negatives_ = part_of(run, o.validation_negatives, whole, layout);
-        }
-    }
-
-    double measure() {
-        const JointScorer<R> scorer(run_.comm, network_);
-        RankingTask<R> task{.test = test_};
-        if (negatives_) {
-            task.negatives = &*negatives_;
-        } else {
-            task.train = &train_;
-        }
-        const std::vector<Metric> wanted{parse_metric("ndcg@10"), parse_metric("hr@10")};
-        const auto found = rank_quality<R>(scorer, task, wanted, run_.common.threads);
-        hits_ = found.metrics[1].value;
-        return found.metrics[0].value;
-    }
-    [[nodiscard]] double hits() const { return hits_; }
-
-private:
-    Run& run_;
-    Network<R>& network_;
-    BlockRowCsr<R> train_;
-    BlockRowCsr<R> test_;
-    std::optional<BlockRowCsr<R>> negatives_;
-    double hits_ = 0.0;
-};
 
 template <Real R>
 void fit(Run& run, const NeuMfCommand& o, const MatrixData<R>& a, NetworkModel<R>& model,
@@ -82,17 +32,19 @@ void fit(Run& run, const NeuMfCommand& o, const MatrixData<R>& a, NetworkModel<R
         trainer.run(steering);
         return;
     }
-    PairValidation<R> validation(run, o, a, model.network);
-    NetworkStop<R> stop(run, model.network,
-                        {.name = "validation_ndcg@10",
-                         .greater_is_better = true,
-                         .value = [&] { return validation.measure(); },
-                         .others =
-                             [&] {
-                                 return std::vector<std::pair<std::string, double>>{
-                                     {"validation_hr@10", validation.hits()}};
-                             }},
-                        o.settings.patience);
+    const ShardLayout layout = JointScorer<R>(run.comm, model.network).layout();
+    PairValidation<R> validation(run, {o.validation, o.validation_negatives}, a, layout, false);
+    NetworkStop<R> stop(
+        run, model.network,
+        {.name = "validation_ndcg@10",
+         .greater_is_better = true,
+         .value = [&] { return validation.measure(JointScorer<R>(run.comm, model.network)); },
+         .others =
+             [&] {
+                 return std::vector<std::pair<std::string, double>>{
+                     {"validation_hr@10", validation.hits()}};
+             }},
+        o.settings.patience);
     trainer.run(stop.around(std::move(steering)));
     stop.finish();
 }
