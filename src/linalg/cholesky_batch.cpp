@@ -96,10 +96,21 @@ void update_block_rows(const BatchView<R>& batch, R* a, Index b) {
     const Index lanes = static_cast<Index>(hn::Lanes(Tag<R>()));
     for (Index i = b; i < b + block; i += tile_rows) {
         Index j = b;
-        for (; j + tile_vectors * lanes <= batch.order; j += tile_vectors * lanes) {
-            subtract_above<tile_vectors>(a, batch.ld, b, i, j);
+        // four vectors are better cut in two and two than in three and one
+        for (Index left = (batch.order - b) / lanes; left > 0;) {
+            if (left >= tile_vectors && left != 4) {
+                subtract_above<tile_vectors>(a, batch.ld, b, i, j);
+                j += tile_vectors * lanes;
+                left -= tile_vectors;
+            } else if (left >= 2) {
+                subtract_above<2>(a, batch.ld, b, i, j);
+                j += 2 * lanes;
+                left -= 2;
+            } else {
+                subtract_above<1>(a, batch.ld, b, i, j);
+                --left;
+            }
         }
-        for (; j < batch.order; j += lanes) subtract_above<1>(a, batch.ld, b, i, j);
     }
 }
 

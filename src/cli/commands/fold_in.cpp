@@ -236,9 +236,9 @@ NewRows<R> load_rows(Run& run, const FoldInCommand& o, const Factors<R>& model) 
     }
     NewRows<R> rows = o.columns() ? over_rows(run, o, model) : over_columns(run, o, model);
     if (o.features.empty()) return rows;
-    rows.features =
+    rows.features = dense_rows(
         load_features<R>(run, o.features, rows.ids, rows.ids_axis,
-                         rows.dense != nullptr ? rows.dense->layout() : rows.sparse->layout());
+                         rows.dense != nullptr ? rows.dense->layout() : rows.sparse->layout()));
     return rows;
 }
 
