@@ -28,7 +28,7 @@ if(NOT RANKFOLD_SANITIZE)
   set_tests_properties(e2e.slurm PROPERTIES PROCESSORS 1) # it mostly waits for Slurm
   rankfold_add_e2e(networks TIMEOUT 300)
   rankfold_add_e2e(deepmf)
-  rankfold_add_e2e(hybrid)
+  rankfold_add_e2e(hybrid TIMEOUT 300)
   rankfold_add_e2e(cluster TIMEOUT 300)
   rankfold_add_e2e(svd)
   rankfold_add_e2e(nmf)
