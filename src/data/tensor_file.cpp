@@ -168,6 +168,10 @@ std::vector<Index> StateFile::shape(const std::string& tensor) const {
     return impl_->file.dataset(tensor).shape();
 }
 
+std::string StateFile::checksum(const std::string& tensor) const {
+    const json found = read_attributes(impl_->file.dataset(tensor).id()).value("checksum", json());
+    return found.is_string() ? found.get<std::string>() : "";
+}
 std::vector<std::string> StateFile::tensors() const {
     std::vector<std::string> found;
     collect(impl_->file, "", 0, found);

@@ -64,7 +64,7 @@ bool all_finite(const Communicator& comm, const TensorList& state) {
     for (const Tensor& tensor : state.tensors) {
         std::visit(
             [&](const auto& data) {
-                for (const auto x : data) finite = finite && std::isfinite(static_cast<double>(x));
+                for (const auto x : data) finite &= std::isfinite(static_cast<double>(x));
             },
             tensor.data);
     }

@@ -76,8 +76,8 @@ void DualSystems<R>::solve(Size& size) {
         for (std::size_t done = 0; done < cols.size();) {
             const std::size_t n = std::min(cols.size() - done, std::size_t{panel_rows});
             const MatrixView<R> rows{panel_.view().data, static_cast<Index>(n), k_, panel_.cols()};
-            gather_rows<R>(y_, cols.subspan(done, n), rows);
-            weigh_rows<R>(rows, {}, std::span<const R>(weights_).subspan(done, n), rows, solution_);
+            gather_weighed<R>(y_, cols.subspan(done, n), {},
+                              std::span<const R>(weights_).subspan(done, n), rows, rows, solution_);
             done += n;
         }
         std::copy_n(solution_.begin(), x.size(), x.begin());

@@ -242,15 +242,14 @@ void RowSolver<R>::gather_entries(const RowData<R>& row, MatrixView<R> normal, s
                                   Update update) {
     weigh(row);
     const bool weighted = problem_.w1 != 0.0 || problem_.w0 != 1.0 || !row.confidences.empty();
-    const std::span<R> padded_rhs(rhs.data(), static_cast<std::size_t>(padded(k_)));
     const std::size_t part = panel_size(row.cols.size(), panel_);
     for (std::size_t done = 0; done < row.cols.size(); update = Update::add) {
         const std::size_t n = std::min(row.cols.size() - done, part);
         const MatrixView<R> p{plain_.view().data, static_cast<Index>(n), k_, plain_.cols()};
         const MatrixView<R> q{scaled_.view().data, static_cast<Index>(n), k_, scaled_.cols()};
-        gather_rows<R>(y_, row.cols.subspan(done, n), p);
-        weigh_rows<R>(p, weighted ? entry_weights(done, n) : std::span<const R>(),
-                      entry_targets(done, n), q, padded_rhs);
+        gather_weighed<R>(y_, row.cols.subspan(done, n),
+                          weighted ? entry_weights(done, n) : std::span<const R>(),
+                          entry_targets(done, n), p, q, rhs);
         done += n;
         rank_update_upper<R>(p, weighted ? q : p, normal, update,
                              {y_, upcoming(row, done, static_cast<std::size_t>(panel_))});
@@ -377,7 +376,6 @@ void RowSolver<R>::assemble_block(const Pending& pending, Range block, std::span
         to[f] += own;
     }
     const MatrixView<const R> y{y_.data + block.begin, y_.rows, d, y_.ld};
-    const std::span<R> padded_rhs(rhs.data(), static_cast<std::size_t>(padded(d)));
     weigh(row);
     for (std::size_t e = 0; e < row.cols.size(); ++e) targets_[e] -= weights_[e] * scores[e];
     const std::size_t part = panel_size(row.cols.size(), panel_);
@@ -385,8 +383,8 @@ void RowSolver<R>::assemble_block(const Pending& pending, Range block, std::span
         const std::size_t n = std::min(row.cols.size() - done, part);
         const MatrixView<R> p{plain_.view().data, static_cast<Index>(n), d, plain_.cols()};
         const MatrixView<R> q{scaled_.view().data, static_cast<Index>(n), d, scaled_.cols()};
-        gather_rows<R>(y, row.cols.subspan(done, n), p);
-        weigh_rows<R>(p, entry_weights(done, n), entry_targets(done, n), q, padded_rhs);
+        gather_weighed<R>(y, row.cols.subspan(done, n), entry_weights(done, n),
+                          entry_targets(done, n), p, q, rhs);
         done += n;
         rank_update_upper<R>(p, q, normal, Update::add,
                              {y, upcoming(row, done, static_cast<std::size_t>(panel_))});

@@ -2,8 +2,6 @@
 
 #include <algorithm>
 
-#include <hwy/cache_control.h>
-
 // One instruction set of each generation is enough, and halves the time to compile this.
 #define HWY_DISABLED_TARGETS (HWY_SSSE3 | HWY_SSE4 | HWY_AVX3_DL)
 
@@ -13,6 +11,7 @@
 #include <hwy/highway.h>
 
 #include "lane_kernels.hpp"
+#include "row_fetcher.hpp"
 
 HWY_BEFORE_NAMESPACE();
 namespace rankfold::HWY_NAMESPACE {
@@ -25,42 +24,6 @@ constexpr Index tile_vectors = 3;
 
 template <class R>
 using Tag = hn::CappedTag<R, 64 / sizeof(R)>;
-
-template <class R>
-HWY_INLINE void prefetch_row(MatrixView<const R> y, ColIndex row) {
-    const R* from = y.data + row * y.ld;
-    for (Index c = 0; c < y.cols; c += 64 / Index{sizeof(R)}) hwy::Prefetch(from + c);
-}
-
-/// Hands out what is to be fetched for the next update, evenly over this one: a line of the first
-/// or the second half of the rows to a tile.
-template <class R>
-class Fetcher {
-public:
-    /// @param entries  of this update: two for every line that a tile fetches
-    HWY_INLINE Fetcher(const Upcoming<R>& upcoming, Index entries)
-        : y_{upcoming.y},
-          rows_{upcoming.rows.first(
-              std::min(upcoming.rows.size(), static_cast<std::size_t>(entries)))} {
-        for (const ColIndex row : upcoming.rows.subspan(rows_.size())) prefetch_row(y_, row);
-    }
-
-    /// The rows of which the next tile fetches a line, at most half as many as entries.
-    HWY_INLINE std::span<const ColIndex> next() {
-        const Index column = tile_ / 2 * (64 / Index{sizeof(R)});
-        if (column >= y_.cols) return {};
-        line_ = y_.data + column;
-        const std::size_t half = rows_.size() / 2;
-        return tile_++ % 2 == 0 ? rows_.first(half) : rows_.subspan(rows_.size() - half);
-    }
-    HWY_INLINE void fetch(ColIndex row) const { hwy::Prefetch(line_ + row * y_.ld); }
-
-private:
-    MatrixView<const R> y_;
-    std::span<const ColIndex> rows_;
-    const R* line_ = nullptr;
-    Index tile_ = 0;
-};
 
 template <Index ROWS, Index VECS, class D, class R>
 HWY_INLINE void add_entry(D d, const R* HWY_RESTRICT p, const R* HWY_RESTRICT q,
@@ -157,33 +120,14 @@ template <class R>
 R dot_impl(const R* HWY_RESTRICT a, const R* HWY_RESTRICT b, Index n) {
     const Tag<R> d;
     const Index lanes = static_cast<Index>(hn::Lanes(d));
-    auto sum0 = hn::Zero(d);
-    auto sum1 = hn::Zero(d);
+    auto sum = hn::Zero(d);
     Index i = 0;
-    for (; i + 2 * lanes <= n; i += 2 * lanes) {
-        sum0 = hn::MulAdd(hn::LoadU(d, a + i), hn::LoadU(d, b + i), sum0);
-        sum1 = hn::MulAdd(hn::LoadU(d, a + i + lanes), hn::LoadU(d, b + i + lanes), sum1);
-    }
     for (; i + lanes <= n; i += lanes) {
-        sum0 = hn::MulAdd(hn::LoadU(d, a + i), hn::LoadU(d, b + i), sum0);
+        sum = hn::MulAdd(hn::LoadU(d, a + i), hn::LoadU(d, b + i), sum);
     }
-    R total = hn::GetLane(hn::SumOfLanes(d, hn::Add(sum0, sum1)));
+    R total = hn::GetLane(hn::SumOfLanes(d, sum));
     for (; i < n; ++i) total += a[i] * b[i];
     return total;
-}
-
-template <class R>
-void gather_rows_impl(MatrixView<const R> y, const ColIndex* idx, Index n, MatrixView<R> p) {
-    const Tag<R> d;
-    const Index k = y.cols;
-    const Index lanes = static_cast<Index>(hn::Lanes(d));
-    for (Index e = 0; e < n; ++e) {
-        const R* HWY_RESTRICT from = y.data + idx[e] * y.ld;
-        R* HWY_RESTRICT to = p.data + e * p.ld;
-        Index c = 0;
-        for (; c + lanes <= k; c += lanes) hn::StoreU(hn::LoadU(d, from + c), d, to + c);
-        for (; c < k; ++c) to[c] = from[c];
-    }
 }
 
 /// Eight rows side by side: as many columns of the result.
@@ -209,19 +153,21 @@ void gather_columns_impl(MatrixView<const R> y, const ColIndex* idx, Index n, co
 
 /// VECS vectors of columns from c on.
 template <Index VECS, class R>
-HWY_INLINE void weigh_columns(MatrixView<const R> p, const R* w, const R* b, MatrixView<R> q,
-                              R* HWY_RESTRICT rhs, Index c) {
+HWY_INLINE void gather_weighed(MatrixView<const R> y, const ColIndex* idx, const R* w, const R* b,
+                               MatrixView<R> p, MatrixView<R> q, R* HWY_RESTRICT rhs, Index c) {
     const Tag<R> d;
     const Index lanes = static_cast<Index>(hn::Lanes(d));
     hn::Vec<Tag<R>> sum[VECS];
     HWY_UNROLL(8)
     for (Index v = 0; v < VECS; ++v) sum[v] = hn::LoadU(d, rhs + c + v * lanes);
     for (Index e = 0; e < p.rows; ++e) {
-        const R* HWY_RESTRICT from = p.data + e * p.ld + c;
+        const R* HWY_RESTRICT from = y.data + idx[e] * y.ld + c;
+        R* HWY_RESTRICT to = p.data + e * p.ld + c;
         const auto target = hn::Set(d, b[e]);
         HWY_UNROLL(8)
         for (Index v = 0; v < VECS; ++v) {
             const auto value = hn::LoadU(d, from + v * lanes);
+            hn::StoreU(value, d, to + v * lanes);
             sum[v] = hn::MulAdd(target, value, sum[v]);
             if (w != nullptr) {
                 hn::StoreU(hn::Mul(value, hn::Set(d, w[e])), d, q.data + e * q.ld + c + v * lanes);
@@ -233,11 +179,20 @@ HWY_INLINE void weigh_columns(MatrixView<const R> p, const R* w, const R* b, Mat
 }
 
 template <class R>
-void weigh_rows_impl(MatrixView<const R> p, const R* w, const R* b, MatrixView<R> q, R* rhs) {
+void gather_weighed_impl(MatrixView<const R> y, const ColIndex* idx, const R* w, const R* b,
+                         MatrixView<R> p, MatrixView<R> q, R* rhs) {
     const Index lanes = static_cast<Index>(hn::Lanes(Tag<R>()));
     Index c = 0;
-    for (; c + 4 * lanes <= p.cols; c += 4 * lanes) weigh_columns<4>(p, w, b, q, rhs, c);
-    for (; c < p.cols; c += lanes) weigh_columns<1>(p, w, b, q, rhs, c);
+    for (; c + 4 * lanes <= y.cols; c += 4 * lanes) gather_weighed<4>(y, idx, w, b, p, q, rhs, c);
+    for (; c + lanes <= y.cols; c += lanes) gather_weighed<1>(y, idx, w, b, p, q, rhs, c);
+    for (Index e = 0; e < p.rows; ++e) {
+        for (Index t = c; t < y.cols; ++t) {
+            const R value = y.data[idx[e] * y.ld + t];
+            p.data[e * p.ld + t] = value;
+            rhs[t] += b[e] * value;
+            if (w != nullptr) q.data[e * q.ld + t] = w[e] * value;
+        }
+    }
 }
 
 constexpr Index group = 8;  // rows whose dot products are taken side by side
@@ -333,9 +288,10 @@ HWY_INLINE Index add_short_residuals(MatrixView<const R> y, const ColIndex* idx,
     hn::Vec<Tag<R>> right[VECS];
     hn::Vec<Tag<R>> sum[VECS];
     HWY_UNROLL(4)
-    for (Index v = 0; v < VECS; ++v) right[v] = hn::LoadU(d, x + v * lanes);
-    HWY_UNROLL(4)
-    for (Index v = 0; v < VECS; ++v) sum[v] = hn::LoadU(d, out + v * lanes);
+    for (Index v = 0; v < VECS; ++v) {
+        right[v] = hn::LoadU(d, x + v * lanes);
+        sum[v] = hn::LoadU(d, out + v * lanes);
+    }
     Index e = 0;
     for (; e + rows <= n; e += rows) {
         fetch(rows);
@@ -344,10 +300,9 @@ HWY_INLINE Index add_short_residuals(MatrixView<const R> y, const ColIndex* idx,
         HWY_UNROLL(4)
         for (Index r = 0; r < rows; ++r) {
             const R* from = y.data + idx[e + r] * y.ld;
-            row[r][0] = hn::LoadU(d, from);
-            dots[r] = hn::Mul(row[r][0], right[0]);
+            dots[r] = hn::Zero(d);
             HWY_UNROLL(4)
-            for (Index v = 1; v < VECS; ++v) {
+            for (Index v = 0; v < VECS; ++v) {
                 row[r][v] = hn::LoadU(d, from + v * lanes);
                 dots[r] = hn::MulAdd(row[r][v], right[v], dots[r]);
             }
@@ -372,9 +327,9 @@ void add_residuals_impl(MatrixView<const R> y, const ColIndex* idx, Index n, con
                         const R* x, R* out, const Upcoming<R>& upcoming) {
     std::size_t ahead = 0;
     const auto fetch = [&](Index count) HWY_ATTR {
-        const std::size_t end =
-            std::min(ahead + static_cast<std::size_t>(count), upcoming.rows.size());
-        for (; ahead < end; ++ahead) prefetch_row(upcoming.y, upcoming.rows[ahead]);
+        for (; count > 0 && ahead < upcoming.rows.size(); --count) {
+            prefetch_row(upcoming.y, upcoming.rows[ahead++]);
+        }
     };
     Index e = 0;
     const Index lanes = static_cast<Index>(hn::Lanes(Tag<R>()));
@@ -418,17 +373,13 @@ void subtract_product_impl(MatrixView<const R> a, const R* x, R* out) {
                               Update update, const Upcoming<R>& upcoming) {                      \
         rank_update<R>(p, q, g, update, upcoming);                                               \
     }                                                                                            \
-    void gather_rows_##suffix(MatrixView<const R> y, const ColIndex* idx, Index n,               \
-                              MatrixView<R> p) {                                                 \
-        gather_rows_impl<R>(y, idx, n, p);                                                       \
-    }                                                                                            \
     void gather_columns_##suffix(MatrixView<const R> y, const ColIndex* idx, Index n,            \
                                  const R* scale, MatrixView<R> out) {                            \
         gather_columns_impl<R>(y, idx, n, scale, out);                                           \
     }                                                                                            \
-    void weigh_rows_##suffix(MatrixView<const R> p, const R* w, const R* b, MatrixView<R> q,     \
-                             R* rhs) {                                                           \
-        weigh_rows_impl<R>(p, w, b, q, rhs);                                                     \
+    void gather_weighed_##suffix(MatrixView<const R> y, const ColIndex* idx, const R* w,         \
+                                 const R* b, MatrixView<R> p, MatrixView<R> q, R* rhs) {         \
+        gather_weighed_impl<R>(y, idx, w, b, p, q, rhs);                                         \
     }                                                                                            \
     void gather_dots_##suffix(MatrixView<const R> y, const ColIndex* idx, Index n, const R* x,   \
                               R* out) {                                                          \
@@ -456,9 +407,8 @@ namespace rankfold {
 
 #define RANKFOLD_DISPATCH(R, suffix)                                                               \
     HWY_EXPORT(rank_update_##suffix);                                                              \
-    HWY_EXPORT(gather_rows_##suffix);                                                              \
     HWY_EXPORT(gather_columns_##suffix);                                                           \
-    HWY_EXPORT(weigh_rows_##suffix);                                                               \
+    HWY_EXPORT(gather_weighed_##suffix);                                                           \
     HWY_EXPORT(gather_dots_##suffix);                                                              \
     HWY_EXPORT(add_residuals_##suffix);                                                            \
     HWY_EXPORT(subtract_product_##suffix);                                                         \
@@ -469,21 +419,17 @@ namespace rankfold {
         HWY_DYNAMIC_DISPATCH(rank_update_##suffix)(p, q, g, update, upcoming);                     \
     }                                                                                              \
     template <>                                                                                    \
-    void gather_rows(MatrixView<const R> y, std::span<const ColIndex> idx, MatrixView<R> p) {      \
-        HWY_DYNAMIC_DISPATCH(gather_rows_##suffix)                                                 \
-        (y, idx.data(), static_cast<Index>(idx.size()), p);                                        \
-    }                                                                                              \
-    template <>                                                                                    \
     void gather_columns(MatrixView<const R> y, std::span<const ColIndex> idx,                      \
                         std::span<const R> scale, MatrixView<R> out) {                             \
         HWY_DYNAMIC_DISPATCH(gather_columns_##suffix)                                              \
         (y, idx.data(), static_cast<Index>(idx.size()), scale.data(), out);                        \
     }                                                                                              \
     template <>                                                                                    \
-    void weigh_rows(MatrixView<const R> p, std::span<const R> w, std::span<const R> b,             \
-                    MatrixView<R> q, std::span<R> rhs) {                                           \
-        HWY_DYNAMIC_DISPATCH(weigh_rows_##suffix)                                                  \
-        (p, w.empty() ? nullptr : w.data(), b.data(), q, rhs.data());                              \
+    void gather_weighed(MatrixView<const R> y, std::span<const ColIndex> idx,                      \
+                        std::span<const R> w, std::span<const R> b, MatrixView<R> p,               \
+                        MatrixView<R> q, std::span<R> rhs) {                                       \
+        HWY_DYNAMIC_DISPATCH(gather_weighed_##suffix)                                              \
+        (y, idx.data(), w.empty() ? nullptr : w.data(), b.data(), p, q, rhs.data());               \
     }                                                                                              \
     template <>                                                                                    \
     void gather_dots(MatrixView<const R> y, std::span<const ColIndex> idx, std::span<const R> x,   \

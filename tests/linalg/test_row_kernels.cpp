@@ -77,9 +77,7 @@ TYPED_TEST(RowKernels, GatherCopiesScalesAndAddsTheRightHandSide) {
         DenseMatrix<T> p(11, padded(k));
         DenseMatrix<T> q(11, padded(k));
         std::vector<T> rhs(static_cast<std::size_t>(padded(k)), T{2});
-        gather_rows<T>(y.view(), idx, p.view());
-        const MatrixView<const T> rows{p.view().data, p.rows(), k, p.cols()};
-        weigh_rows<T>(rows, w, b, {q.view().data, q.rows(), k, q.cols()}, rhs);
+        gather_weighed<T>(y.view(), idx, w, b, p.view(), q.view(), rhs);
         std::vector<T> residual(static_cast<std::size_t>(k), T{2});
         const std::vector<T> x(y.row(6).begin(), y.row(6).end());
         add_residuals<T>(y.view(), idx, w, b, x, residual, {y.view(), idx});

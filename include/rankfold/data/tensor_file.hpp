@@ -65,6 +65,8 @@ public:
     [[nodiscard]] bool has(const std::string& tensor) const;
     /// Shape of a tensor. @throws Error (Fault::input) if absent
     [[nodiscard]] std::vector<Index> shape(const std::string& tensor) const;
+    /// The checksum that was written beside a tensor, digest_text() of its digest alone; or empty.
+    [[nodiscard]] std::string checksum(const std::string& tensor) const;
     /// Paths of all numeric tensors (history and names left out), sorted.
     [[nodiscard]] std::vector<std::string> tensors() const;
     [[nodiscard]] History history(const std::string& group = "") const;

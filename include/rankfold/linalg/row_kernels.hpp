@@ -22,23 +22,19 @@ struct Upcoming {
     std::span<const ColIndex> rows;
 };
 
-/// P[e, :] = Y[idx[e], :].
-/// @param p  at least idx.size() rows x k, ld >= padded(k); columns from k on are left alone
+/// P[e, :] = Y[idx[e], :], rhs += Pᵀ b, and, unless w is empty, Q = diag(w) P, in one pass.
+/// @param p, q  idx.size() x k, ld a multiple of 16 and at least padded(k); columns from k on are
+///              left alone
+/// @param rhs   k elements or more
 template <Real R>
-void gather_rows(MatrixView<const R> y, std::span<const ColIndex> idx, MatrixView<R> p);
+void gather_weighed(MatrixView<const R> y, std::span<const ColIndex> idx, std::span<const R> w,
+                    std::span<const R> b, MatrixView<R> p, MatrixView<R> q, std::span<R> rhs);
 
 /// Out[:, e] = s[e] Y[idx[e], :]ᵀ.
 /// @param out  k x at least idx.size(); columns from there on are left alone
 template <Real R>
 void gather_columns(MatrixView<const R> y, std::span<const ColIndex> idx, std::span<const R> scale,
                     MatrixView<R> out);
-
-/// rhs += Pᵀ b, and, unless w is empty, Q = diag(w) P.
-/// @param p, q   n x k, ld a multiple of 16 and at least padded(k), columns from k on zero
-/// @param rhs    padded(k) elements
-template <Real R>
-void weigh_rows(MatrixView<const R> p, std::span<const R> w, std::span<const R> b, MatrixView<R> q,
-                std::span<R> rhs);
 
 enum class Update { assign, add };
 
