@@ -8,7 +8,7 @@ build_packages=(cmake g++ make pkg-config openmpi-bin libopenmpi-dev libhdf5-ope
     libopenblas-openmp-dev libscalapack-openmpi-dev libhwy-dev libcli11-dev libtomlplusplus-dev nlohmann-json3-dev
     libfmt-dev zlib1g-dev)
 test_packages=(libgtest-dev clang-format python3 python3-h5py python3-scipy python3-anndata
-    dataset-fashion-mnist slurmctld slurmd slurm-client munge gnuplot-nox)
+    dataset-fashion-mnist slurmctld slurmd slurm-client munge gnuplot-nox iproute2)
 
 # One line for people, set off from the output of the tools.
 say() { printf '\n== %s\n' "$*"; }

@@ -28,7 +28,8 @@ RowProblem RowProblem::implicit_unobserved(double alpha0, double lambda, double 
 }
 
 double RowProblem::row_lambda(Index entries) const {
-    return lambda * std::pow(static_cast<double>(entries) + n_offset, exponent);
+    const double n = static_cast<double>(entries) + n_offset;
+    return lambda * (exponent == 1.0 ? n : std::pow(n, exponent));
 }
 
 double half_sweep_flops(Index nnz, Index rows, Index k) {

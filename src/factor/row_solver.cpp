@@ -165,10 +165,11 @@ void RowSolver<R>::solve_pending() {
     pending_.clear();
 }
 
-/// w and b of a row's entries, into weights_ and targets_.
+/// w and b of a row's entries, into weights_ and targets_, and its ridge.
 template <Real R>
 void RowSolver<R>::weigh(const RowData<R>& row) {
     const std::size_t count = row.cols.size();
+    ridge_ = ridge(row);
     if (weights_.size() < count) {
         weights_.resize(count);
         targets_.resize(count);
@@ -256,11 +257,13 @@ void RowSolver<R>::gather_entries(const RowData<R>& row, MatrixView<R> normal, s
     }
 }
 
-/// out += Σ_j (b_j [or 0] − w_j x·y_j) y_j − α0 YᵀY x − (λ_i + μ) x [+ μ p]. @pre weigh(row)
+/// out = Σ_j (b_j [or 0] − w_j x·y_j) y_j − α0 YᵀY x − (λ_i + μ) x [+ μ p]. @pre weigh(row)
 /// @param ahead  columns to fetch meanwhile, a part with every panel
 template <Real R>
 void RowSolver<R>::add_normal_product(const RowData<R>& row, bool residual, std::span<const R> x,
                                       std::span<R> out, std::span<const ColIndex> ahead) {
+    const auto own = static_cast<R>(ridge_);
+    for (std::size_t f = 0; f < static_cast<std::size_t>(k_); ++f) out[f] = -own * x[f];
     const std::size_t count = row.cols.size();
     const std::size_t part = panel_size(count, panel_);
     for (std::size_t done = 0; done < count;) {
@@ -272,8 +275,6 @@ void RowSolver<R>::add_normal_product(const RowData<R>& row, bool residual, std:
                          out, {y_, ahead.subspan(from, to - from)});
         done += n;
     }
-    const auto own = static_cast<R>(ridge(row));
-    for (std::size_t f = 0; f < static_cast<std::size_t>(k_); ++f) out[f] -= own * x[f];
     if (residual && !row.prior.empty()) {
         const auto mu = static_cast<R>(problem_.prior_weight);
         for (std::size_t f = 0; f < row.prior.size(); ++f) out[f] += mu * row.prior[f];
@@ -286,14 +287,12 @@ template <Real R>
 void RowSolver<R>::solve_cg(const RowData<R>& row, std::span<R> x) {
     auto& [r, p, ap] = work_;
     weigh(row);
-    std::ranges::fill(r, R{0});
     const std::span<const ColIndex> following = next_columns(row);
     add_normal_product(row, true, x, r, later_columns(row));
     std::ranges::copy(r, p.begin());
     R rr = square<R>(r);
     const R enough = rr * static_cast<R>(options_.cg_tolerance * options_.cg_tolerance);
     for (Index step = 0; step < options_.cg_steps && rr > enough; ++step) {
-        std::ranges::fill(ap, R{0});
         const Range part = even_part(std::ssize(following), options_.cg_steps, step);
         add_normal_product(row, false, p, ap,  // −A p
                            following.subspan(static_cast<std::size_t>(part.begin),

@@ -359,7 +359,7 @@ unsigned CholeskyBatch<R>::solve(Index count, R tiny) {
     for (Index s = 0; s < count; ++s) {
         const MatrixView<R> a = matrix(s);
         R largest = 0;
-        for (Index i = 0; i < k_; ++i) largest = std::max(largest, a(i, i));
+        for (Index i = 0; i < k_ && tiny > R{0}; ++i) largest = std::max(largest, a(i, i));
         least[s] = tiny * largest;
         for (Index i = k_; i < padded(k_); ++i) {
             std::fill_n(a.data + i * ld_, padded(k_), R{0});

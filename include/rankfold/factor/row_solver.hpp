@@ -125,6 +125,7 @@ private:
     DenseMatrix<R> scaled_;
     AlignedVector<R> weights_;  // w and b of one row's entries; as long as the longest row so far
     AlignedVector<R> targets_;
+    double ridge_ = 0.0;  // of that row
     AlignedVector<R> zeros_;
     std::array<AlignedVector<R>, 3> work_;  // of CG: residual, direction, product
     std::vector<AlignedVector<R>> scores_;  // of the subspace solver: one a pending row
