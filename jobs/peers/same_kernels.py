@@ -14,8 +14,8 @@ from pathlib import Path
 BUILT = Path(__file__).resolve().parents[2] / "build" / "release" / "src" / "cli" / "rankfold"
 
 
-def use(program=None):
-    program = program or (str(BUILT) if BUILT.exists() else shutil.which("rankfold"))
+def use():
+    program = str(BUILT) if BUILT.exists() else shutil.which("rankfold")
     if program is None or "OPENBLAS_CORETYPE" in os.environ:
         return
     told = subprocess.run([program, "--build-info"], check=True, capture_output=True, text=True)

@@ -2,9 +2,6 @@
 
 namespace rankfold {
 
-namespace {
-
-/// Seconds that this rank has spent in the phases of a sweep so far.
 double sweep_seconds(Ledger& ledger) {
     double seconds = 0.0;
     for (const auto& phase : ledger.phases()) {
@@ -15,8 +12,6 @@ double sweep_seconds(Ledger& ledger) {
     }
     return seconds;
 }
-
-}  // namespace
 
 template <Real R>
 BenchResult bench_als(const Communicator& comm, const SyntheticRatings& matrix, AlsOptions options,

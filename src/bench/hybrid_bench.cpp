@@ -2,23 +2,12 @@
 
 #include <algorithm>
 
+#include <rankfold/bench/als_bench.hpp>
 #include <rankfold/hybrid/entry_samples.hpp>
 
 namespace rankfold {
 
 namespace {
-
-/// Seconds that this rank has spent in the phases of a sweep so far.
-double sweep_seconds(Ledger& ledger) {
-    double seconds = 0.0;
-    for (const auto& phase : ledger.phases()) {
-        if (phase.name.starts_with("als exchange") || phase.name == "als gram" ||
-            phase.name == "als solve") {
-            seconds += phase.seconds;
-        }
-    }
-    return seconds;
-}
 
 /// Gives the steps after the first the seconds that each has taken, by this rank's `clock`.
 template <class Clock>
