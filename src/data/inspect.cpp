@@ -6,12 +6,12 @@
 
 #include <nlohmann/json.hpp>
 
+#include <rankfold/core/hash.hpp>
 #include <rankfold/data/hdf5_attributes.hpp>
 #include <rankfold/data/hdf5_file.hpp>
 #include <rankfold/data/matrix_file.hpp>
 #include <rankfold/data/names.hpp>
 #include <rankfold/data/tensor_file.hpp>
-#include <rankfold/data/verified_write.hpp>
 
 namespace rankfold {
 
@@ -231,8 +231,7 @@ std::uint64_t read_part(const Hdf5Dataset& set, const std::string& name, Range m
               [&](Range rows, Range) {
                   block.resize(static_cast<std::size_t>(rows.size() * set.width()));
                   set.read(rows, std::span<T>(block));
-                  sum +=
-                      partial_checksum(name, rows.begin * set.width(), std::span<const T>(block));
+                  sum += digest_sum<T>(block, fnv1a(name), rows.begin * set.width());
                   for (const T x : block) {
                       finite = finite && std::isfinite(static_cast<double>(x));
                   }

@@ -7,9 +7,9 @@
 
 #include <nlohmann/json.hpp>
 
+#include <rankfold/core/hash.hpp>
 #include <rankfold/data/hdf5_attributes.hpp>
 #include <rankfold/data/hdf5_file.hpp>
-#include <rankfold/data/verified_write.hpp>
 
 namespace rankfold {
 
@@ -130,7 +130,7 @@ void read_as(const Hdf5Dataset& set, const std::string& name, Range rows, R* out
     in_slices(rows, 1, set.width(), block_elements, [&](Range part, Range) {
         block.resize(at(part.size() * set.width()));
         set.read(part, std::span<Stored>(block));
-        digest += partial_checksum(name, element, std::span<const Stored>(block));
+        digest += digest_sum<Stored>(block, fnv1a(name), element);
         for (const Stored x : block) {
             const R value = static_cast<R>(x);
             if (!std::isfinite(value)) {
@@ -204,10 +204,10 @@ CsrMatrix<R> read_rows(const Header& header, Range rows, Index cols, std::uint64
     local.cols = cols;
     local.row_ptr = read_indptr(header, rows);
     const bool last = rows.end + 1 == header.indptr.rows();
-    digest += partial_checksum(
-        "X/indptr", rows.begin,
-        std::span<const Index>(local.row_ptr)
-            .first(last && rows.size() > 0 ? local.row_ptr.size() : at(rows.size())));
+    digest += digest_sum<Index>(
+        std::span(local.row_ptr)
+            .first(last && rows.size() > 0 ? local.row_ptr.size() : at(rows.size())),
+        fnv1a("X/indptr"), rows.begin);
     const Range entries{local.row_ptr.front(), local.row_ptr.back()};
     for (Index& n : local.row_ptr) n -= entries.begin;
     local.col_idx.resize(at(entries.size()));
@@ -217,8 +217,7 @@ CsrMatrix<R> read_rows(const Header& header, Range rows, Index cols, std::uint64
         return rows.begin + static_cast<Index>(next - local.row_ptr.begin()) - 1;
     };
     header.indices.read(entries, std::span<ColIndex>(local.col_idx));
-    digest +=
-        partial_checksum("X/indices", entries.begin, std::span<const ColIndex>(local.col_idx));
+    digest += digest_sum<ColIndex>(local.col_idx, fnv1a("X/indices"), entries.begin);
     for (std::size_t e = 0; e < local.col_idx.size(); ++e) {
         if (local.col_idx[e] < 0 || local.col_idx[e] >= cols) {
             throw input_error(header.indices.where(), ": row ",

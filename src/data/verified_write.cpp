@@ -25,7 +25,7 @@ namespace {
 
 bool space_check = true;
 
-constexpr Index read_back_bytes = Index{1} << 24;
+constexpr Index read_back_bytes = Index{1} << 20;  // stay in the cache
 
 std::string folder_of(const std::string& path) {
     const auto folder = std::filesystem::path(path).parent_path().string();
@@ -134,8 +134,8 @@ void attempt(std::optional<Error>& first, Work work) {
     }
 }
 
-/// Everybody's part of everything. Flushing and closing are collective, so all ranks reach them
-/// whatever happened before.
+/// Everybody's part of everything. Closing is collective, so all ranks reach it whatever happened
+/// before. No H5Fflush: it would wait for the disk.
 void write_tensors(const Communicator& comm, const std::string& path, const TensorList& state) {
     std::optional<Error> mine;
     H5Id file;
@@ -168,10 +168,19 @@ void write_tensors(const Communicator& comm, const std::string& path, const Tens
     attempt(mine, [&] {
         for (auto& dataset : datasets) dataset.close();
     });
-    attempt(mine, [&] { check_hdf5(H5Fflush(file.get(), H5F_SCOPE_GLOBAL), "H5Fflush"); });
     attempt(mine, [&] { file.close(); });
     if (mine) mine = write_failure(path, mine->what(), comm.rank());
     comm.agree(mine);
+}
+
+/// Starts to push what the operating system holds of a file to the disk; does not wait.
+void start_sync(const std::string& path) {
+#ifdef SYNC_FILE_RANGE_WRITE
+    const int file = ::open(path.c_str(), O_RDONLY | O_CLOEXEC);
+    if (file < 0) return;
+    static_cast<void>(::sync_file_range(file, 0, 0, SYNC_FILE_RANGE_WRITE));  // a hint, no more
+    ::close(file);
+#endif
 }
 
 /// Pushes what the operating system holds of a file or folder to the disk.
@@ -203,9 +212,8 @@ void verify(const Communicator& comm, const std::string& temporary, const Tensor
                                       block.resize(
                                           static_cast<std::size_t>(rows.size() * width_of(tensor)));
                                       dataset.read(rows, std::span<T>(block));
-                                      found[t] += partial_checksum(tensor.path,
-                                                                   rows.begin * width_of(tensor),
-                                                                   std::span<const T>(block));
+                                      found[t] += digest_sum<T>(block, fnv1a(tensor.path),
+                                                                rows.begin * width_of(tensor));
                                   });
                     },
                     tensor.data);
@@ -232,8 +240,8 @@ std::vector<std::uint64_t> checksums(const Communicator& comm, const TensorList&
         if (!tensor.replicated || comm.is_root()) {
             std::visit(
                 [&]<class T>(std::span<T> data) {
-                    sum = partial_checksum(tensor.path, tensor.local.begin * width_of(tensor),
-                                           std::span<const T>(data));
+                    sum = digest_sum<T>(data, fnv1a(tensor.path),
+                                        tensor.local.begin * width_of(tensor));
                 },
                 tensor.data);
         }
@@ -255,7 +263,6 @@ void finish(const std::string& temporary, const TensorList& state,
             write_attribute(dataset.get(), "checksum", digest_text(sums[t]));
         }
         file.close();
-        sync_to_disk(temporary);
     } catch (const Error& error) {
         if (error.fault() == Fault::input) throw;  // a source of names is bad, not the disk
         throw write_failure(temporary, error.what(), 0);
@@ -263,21 +270,6 @@ void finish(const std::string& temporary, const TensorList& state,
 }
 
 }  // namespace
-
-template <class T>
-std::uint64_t partial_checksum(const std::string& path, Index first, std::span<const T> elements) {
-    const std::uint64_t hash = fnv1a(path);
-    auto index = static_cast<std::uint64_t>(first);
-    std::uint64_t sum = 0;
-    for (const T x : elements) sum += digest_term(digest_bits(x), hash, index++);
-    return sum;
-}
-
-template std::uint64_t partial_checksum(const std::string&, Index, std::span<const float>);
-template std::uint64_t partial_checksum(const std::string&, Index, std::span<const double>);
-template std::uint64_t partial_checksum(const std::string&, Index, std::span<const std::int32_t>);
-template std::uint64_t partial_checksum(const std::string&, Index, std::span<const std::int64_t>);
-template std::uint64_t partial_checksum(const std::string&, Index, std::span<const std::uint8_t>);
 
 void set_space_check(bool on) {
     space_check = on;
@@ -315,11 +307,19 @@ std::vector<std::uint64_t> write_verified(const Communicator& comm, const std::s
     const std::string temporary = temporary_name(comm, path);
     try {
         write_tensors(comm, temporary, state);
+        start_sync(temporary);  // the disk works while the sums are made
         const auto sums = checksums(comm, state);
         comm.agree([&] {
             if (comm.is_root()) finish(temporary, state, sums, decorate);
         });
         verify(comm, temporary, state, sums);
+        comm.agree([&] {  // every host has its own pages of it
+            try {
+                sync_to_disk(temporary);
+            } catch (const Error& error) {
+                throw write_failure(temporary, error.what(), comm.rank());
+            }
+        });
         comm.agree([&] {
             if (!comm.is_root()) return;
             if (::rename(temporary.c_str(), path.c_str()) != 0) {

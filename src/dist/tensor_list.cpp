@@ -1,8 +1,11 @@
 #include <rankfold/dist/tensor_list.hpp>
 
 #include <algorithm>
-#include <cmath>
+#include <bit>
+#include <concepts>
 #include <cstdio>
+#include <limits>
+#include <type_traits>
 
 #include <rankfold/core/hash.hpp>
 
@@ -43,10 +46,9 @@ std::uint64_t digest(const Communicator& comm, const TensorList& state) {
         if (tensor.replicated && !comm.is_root()) continue;
         const std::uint64_t path = fnv1a(tensor.path);
         const Index width = tensor.shape.size() > 1 ? tensor.shape[1] : 1;
-        auto index = static_cast<std::uint64_t>(tensor.local.begin * width);
         std::visit(
-            [&](const auto& data) {
-                for (const auto x : data) sum += digest_term(digest_bits(x), path, index++);
+            [&]<class T>(std::span<T> data) {
+                sum += digest_sum<T>(data, path, tensor.local.begin * width);
             },
             tensor.data);
     }
@@ -59,12 +61,28 @@ std::string digest_text(std::uint64_t digest) {
     return text;
 }
 
+namespace {
+
+/// Whether no exponent is all ones, by the bits: that is what the compiler makes vectors of.
+template <std::floating_point T>
+bool is_finite(std::span<const T> data) {
+    using Bits = std::conditional_t<sizeof(T) == 4, std::uint32_t, std::uint64_t>;
+    constexpr auto infinite = std::bit_cast<Bits>(std::numeric_limits<T>::infinity());
+    Bits found = 0;
+    for (const T x : data) {
+        found |= static_cast<Bits>((std::bit_cast<Bits>(x) & infinite) == infinite);
+    }
+    return found == 0;
+}
+
+}  // namespace
+
 bool all_finite(const Communicator& comm, const TensorList& state) {
     bool finite = true;
     for (const Tensor& tensor : state.tensors) {
         std::visit(
-            [&](const auto& data) {
-                for (const auto x : data) finite &= std::isfinite(static_cast<double>(x));
+            [&]<class T>(std::span<T> data) {
+                if constexpr (std::floating_point<T>) finite &= is_finite<T>(data);
             },
             tensor.data);
     }

@@ -2,7 +2,10 @@
 
 #include <algorithm>
 #include <cmath>
+#include <limits>
 #include <set>
+#include <span>
+#include <vector>
 
 #include <gtest/gtest.h>
 
@@ -76,6 +79,31 @@ TEST(Digest, CountsNegativeZeroAsZeroAndSeesPlaces) {
     // published values: FNV-1a of "a", and the first output of splitmix64 with seed 0
     EXPECT_EQ(fnv1a("a"), 0xaf63dc4c8601ec8cULL);
     EXPECT_EQ(mix64(0x9e3779b97f4a7c15ULL), 0xe220a8397b1dcdafULL);
+}
+
+template <class T>
+void expect_sum_of_terms(T step) {
+    std::vector<T> x;
+    for (int i = 0; i < 45; ++i) x.push_back(static_cast<T>((i - 20) * step));
+    x[3] = static_cast<T>(-0.0);
+    x[7] = std::numeric_limits<T>::lowest();
+    x[30] = std::numeric_limits<T>::max();
+    for (const std::size_t count : {0, 1, 7, 8, 13, 45}) {
+        std::uint64_t expected = 0;
+        for (std::size_t i = 0; i < count; ++i) {
+            expected += digest_term(digest_bits(x[i]), fnv1a("X"), 5 + i);
+        }
+        const auto first = std::span<const T>(x).first(count);
+        EXPECT_EQ(digest_sum<T>(first, fnv1a("X"), 5), expected) << count;
+    }
+}
+
+TEST(Digest, SumsTheTermsOfElementsOfEveryType) {
+    expect_sum_of_terms<float>(0.37F);
+    expect_sum_of_terms<double>(0.37);
+    expect_sum_of_terms<std::int32_t>(11);
+    expect_sum_of_terms<std::int64_t>(11);
+    expect_sum_of_terms<std::uint8_t>(3);
 }
 
 TEST(Narrow, RefusesWhatDoesNotFit) {

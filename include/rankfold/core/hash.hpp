@@ -3,7 +3,10 @@
 
 #include <bit>
 #include <cstdint>
+#include <span>
 #include <string_view>
+
+#include <rankfold/core/types.hpp>
 
 namespace rankfold {
 
@@ -50,5 +53,14 @@ template <class T>
                                                   std::uint64_t index) noexcept {
     return mix64(bits ^ mix64(path + index));
 }
+
+/// Σ mod 2^64 of the digest_term of elements that follow one another.
+///
+/// @tparam T    float, double, std::int32_t, std::int64_t or std::uint8_t
+/// @param path  fnv1a of the tensor's path in its file
+/// @param first the first element's global linear (row-major) index
+template <class T>
+[[nodiscard]] std::uint64_t digest_sum(std::span<const T> elements, std::uint64_t path,
+                                       Index first);
 
 }  // namespace rankfold

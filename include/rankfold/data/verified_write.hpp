@@ -40,11 +40,6 @@ std::vector<std::uint64_t> write_verified(const Communicator& comm, const std::s
 [[nodiscard]] std::string root_attributes(const Communicator& comm, const std::string& kind,
                                           const Provenance& provenance);
 
-/// What elements [first, first + n) of the tensor `path` add to its checksum.
-template <class T>
-[[nodiscard]] std::uint64_t partial_checksum(const std::string& path, Index first,
-                                             std::span<const T> elements);
-
 /// Switches the check of free space before writing off, to test what comes after it.
 void set_space_check(bool on);
 
