@@ -151,23 +151,20 @@ public:
     Count(const AlsSize& size, const std::vector<Cut>& rows, const std::vector<Cut>& cols,
           const std::vector<bool>& nested)
         : row_shard_{shards_of_rows(rows.front().layout)},
-          col_shard_{shards_of_rows(cols.front().layout)},
           row_shards_{rows.front().layout.shards()},
           col_shards_{cols.front().layout.shards()},
           row_is_heavy_(at(size.rows)),
-          heavy_col_(at(size.cols), -1),
-          last_(at(size.cols), -1),
-          last_light_(at(size.cols), -1),
           rows_(rows, cols, nested),
           cols_(cols, rows, nested) {
         for (std::size_t i = 0; size.heavy && i < row_is_heavy_.size(); ++i) {
             row_is_heavy_[i] = size.row_counts[i] > 64 * col_shards_;
             heavy_rows_ = heavy_rows_ || row_is_heavy_[i];
         }
-        for (std::size_t j = 0; size.heavy && j < heavy_col_.size(); ++j) {
-            if (size.col_counts[j] > 64 * row_shards_) heavy_col_[j] = heavy_cols_++;
+        for (const std::int32_t shard : shards_of_rows(cols.front().layout)) {
+            const bool heavy = size.heavy && size.col_counts[columns_.size()] > 64 * row_shards_;
+            columns_.push_back({.shard = shard, .heavy = heavy ? heavy_cols_++ : -1});
         }
-        pieces_.resize(at(heavy_cols_ * row_shards_));
+        pieces_.resize(at(Index{heavy_cols_} * row_shards_));
     }
 
     void visit(Index i, std::span<const ColIndex> given) {
@@ -182,18 +179,19 @@ public:
         std::vector<bool> pieces(heavy ? at(col_shards_) : 0);
         std::int32_t before = -1;  // the shard of this row's column before
         std::int32_t before_light = -1;
-        for (const ColIndex j : given) {
-            const std::int32_t shard = col_shard_[at(j)];
-            std::int32_t& last = last_[at(j)];
-            if (last != mine) rows_.see(std::exchange(last, mine), mine, shard);
+        for (std::size_t e = 0; e < given.size(); ++e) {
+            if (e + ahead < given.size()) __builtin_prefetch(&columns_[at(given[e + ahead])], 1);
+            Column& column = columns_[at(given[e])];
+            const std::int32_t shard = column.shard;
+            if (column.last != mine) rows_.see(std::exchange(column.last, mine), mine, shard);
             if (shard != before) cols_.see(std::exchange(before, shard), shard, mine);
             if (heavy) pieces[at(shard)] = true;
-            if (heavy_rows_ && !heavy && last_light_[at(j)] != mine) {
-                rows_.see_light(std::exchange(last_light_[at(j)], mine), mine, shard);
+            if (heavy_rows_ && !heavy && column.last_light != mine) {
+                rows_.see_light(std::exchange(column.last_light, mine), mine, shard);
             }
             if (heavy_cols_ == 0) continue;
-            if (heavy_col_[at(j)] >= 0) {
-                pieces_[at(heavy_col_[at(j)] * row_shards_ + mine)] = true;
+            if (column.heavy >= 0) {
+                pieces_[at(Index{column.heavy} * row_shards_ + mine)] = true;
             } else if (shard != before_light) {
                 cols_.see_light(std::exchange(before_light, shard), shard, mine);
             }
@@ -202,9 +200,9 @@ public:
     }
 
     void finish() {
-        for (std::size_t j = 0; j < heavy_col_.size(); ++j) {
-            if (heavy_col_[j] < 0) continue;
-            cols_.add_heavy(col_shard_[j], pieces_, heavy_col_[j] * row_shards_);
+        for (const Column& column : columns_) {
+            if (column.heavy < 0) continue;
+            cols_.add_heavy(column.shard, pieces_, Index{column.heavy} * row_shards_);
         }
     }
 
@@ -212,14 +210,23 @@ public:
     [[nodiscard]] const SideCount& cols() const { return cols_; }
 
 private:
-    std::vector<std::int32_t> row_shard_, col_shard_;
+    static constexpr std::size_t ahead = 16;  // columns that are fetched from memory meanwhile
+
+    /// What is known of a column, in one line of the cache.
+    struct Column {
+        std::int32_t shard;
+        std::int32_t last = -1;        // shard of rows that had an entry in it
+        std::int32_t last_light = -1;  // likewise, of rows that are not heavy
+        std::int32_t heavy = -1;       // its number among the heavy ones
+    };
+
+    std::vector<std::int32_t> row_shard_;
+    std::vector<Column> columns_;
     Index row_shards_, col_shards_;
     std::vector<bool> row_is_heavy_;
-    std::vector<Index> heavy_col_;                 // its number among those, or −1
-    std::vector<bool> pieces_;                     // of every heavy column and shard of rows
-    std::vector<std::int32_t> last_, last_light_;  // shards that had an entry of each column
+    std::vector<bool> pieces_;  // of every heavy column and shard of rows
     bool heavy_rows_ = false;
-    Index heavy_cols_ = 0;
+    std::int32_t heavy_cols_ = 0;
     SideCount rows_, cols_;
 };
 
