@@ -19,8 +19,13 @@ RowExchange::RowExchange(const Communicator& comm, ShardLayout layout, ExchangeS
     if (scheme_ == ExchangeScheme::all) return;
     needed_ = std::move(needed);
     buffer_rows_ = static_cast<Index>(needed_.size());
-    recv_counts_.assign(static_cast<std::size_t>(comm.size()), 0);
-    for (const Index row : needed_) ++recv_counts_[static_cast<std::size_t>(layout_.owner(row))];
+    auto next = needed_.begin();
+    for (int r = 0; r < comm.size(); ++r) {
+        const auto end = std::lower_bound(next, needed_.end(), layout_.rank_rows(r).end);
+        recv_counts_.push_back(end - next);
+        next = end;
+    }
+    RANKFOLD_EXPECT(next == needed_.end());
     send_rows_ = comm.all_to_all(std::span<const Index>(needed_), recv_counts_, &send_counts_);
     const Index first = layout_.rank_rows(comm.rank()).begin;
     for (Index& row : send_rows_) row -= first;

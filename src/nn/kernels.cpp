@@ -22,7 +22,7 @@ using Tag = hn::CappedTag<R, 64 / sizeof(R)>;
 template <class R>
 using Vector = hn::Vec<Tag<R>>;
 
-/// y[i] ← f(x[i], y[i]); the rest of a vector is computed in a buffer of its own.
+/// y[i] ← f(x[i], y[i]).
 template <class R, class Function>
 HWY_INLINE void map(const R* x, R* y, Index n, Function f) {
     const Tag<R> d;
@@ -32,12 +32,9 @@ HWY_INLINE void map(const R* x, R* y, Index n, Function f) {
         hn::StoreU(f(hn::LoadU(d, x + i), hn::LoadU(d, y + i)), d, y + i);
     }
     if (i == n) return;
-    HWY_ALIGN R left[HWY_MAX_BYTES / sizeof(R)] = {};
-    HWY_ALIGN R right[HWY_MAX_BYTES / sizeof(R)] = {};
-    std::copy(x + i, x + n, left);
-    std::copy(y + i, y + n, right);
-    hn::Store(f(hn::Load(d, left), hn::Load(d, right)), d, right);
-    std::copy_n(right, n - i, y + i);
+    const auto rest = hn::FirstN(d, static_cast<std::size_t>(n - i));
+    const auto result = f(hn::MaskedLoad(rest, d, x + i), hn::MaskedLoad(rest, d, y + i));
+    hn::BlendedStore(result, rest, d, y + i);
 }
 
 template <class R>
@@ -188,8 +185,8 @@ void shifted_exp_impl(R* z, Index n, R* result) {
     result[1] = total;
 }
 
-/// step(i): one vector of an update at element i of g, w, m, v and out. What is left at the end is
-/// computed in buffers.
+/// out ← step(g, w, m, v) for each element; it also updates its arguments m and, if there is one,
+/// v.
 template <class R, class Step>
 HWY_INLINE bool update_all(const R* g, const R* w, R* m, R* v, R* out, Index n, Step step) {
     const Tag<R> d;
@@ -197,21 +194,24 @@ HWY_INLINE bool update_all(const R* g, const R* w, R* m, R* v, R* out, Index n, 
     auto check = hn::Zero(d);
     Index i = 0;
     for (; i + lanes <= n; i += lanes) {
-        check = hn::MulAdd(hn::LoadU(d, g + i), hn::Zero(d), check);
-        step(g + i, w + i, m + i, v + i, out + i);
+        const auto gradient = hn::LoadU(d, g + i);
+        auto first = hn::LoadU(d, m + i);
+        auto second = v != nullptr ? hn::LoadU(d, v + i) : hn::Zero(d);
+        hn::StoreU(step(gradient, hn::LoadU(d, w + i), first, second), d, out + i);
+        hn::StoreU(first, d, m + i);
+        if (v != nullptr) hn::StoreU(second, d, v + i);
+        check = hn::MulAdd(gradient, hn::Zero(d), check);
     }
     if (i < n) {
-        HWY_ALIGN R rest[5][HWY_MAX_BYTES / sizeof(R)] = {};
-        const Index left = n - i;
-        std::copy_n(g + i, left, rest[0]);
-        std::copy_n(w + i, left, rest[1]);
-        std::copy_n(m + i, left, rest[2]);
-        std::copy_n(v + i, left, rest[3]);
-        check = hn::MulAdd(hn::Load(d, rest[0]), hn::Zero(d), check);
-        step(rest[0], rest[1], rest[2], rest[3], rest[4]);
-        std::copy_n(rest[2], left, m + i);
-        if (v != m) std::copy_n(rest[3], left, v + i);
-        std::copy_n(rest[4], left, out + i);
+        const auto rest = hn::FirstN(d, static_cast<std::size_t>(n - i));
+        const auto gradient = hn::MaskedLoad(rest, d, g + i);
+        auto first = hn::MaskedLoad(rest, d, m + i);
+        auto second = v != nullptr ? hn::MaskedLoad(rest, d, v + i) : hn::Zero(d);
+        const auto result = step(gradient, hn::MaskedLoad(rest, d, w + i), first, second);
+        hn::BlendedStore(result, rest, d, out + i);
+        hn::BlendedStore(first, rest, d, m + i);
+        if (v != nullptr) hn::BlendedStore(second, rest, d, v + i);
+        check = hn::MulAdd(gradient, hn::Zero(d), check);
     }
     return hn::AllTrue(d, hn::Eq(check, check));
 }
@@ -219,6 +219,7 @@ HWY_INLINE bool update_all(const R* g, const R* w, R* m, R* v, R* out, Index n, 
 template <class R>
 bool adam_impl(const UpdateStep& step, const R* g, const R* w, R* m, R* v, R* out, Index n) {
     const Tag<R> d;
+    using V = Vector<R>;
     const auto set = [d](double x) HWY_ATTR { return hn::Set(d, static_cast<R>(x)); };
     const auto clip = set(step.clip);
     const auto ridge = set(step.ridge);
@@ -230,35 +231,29 @@ bool adam_impl(const UpdateStep& step, const R* g, const R* w, R* m, R* v, R* ou
     const auto rate = set(step.rate * step.correction1);
     const auto correction = set(step.correction2);
     const auto epsilon = set(step.epsilon);
-    return update_all(
-        g, w, m, v, out, n, [=](const R* g1, const R* w1, R* m1, R* v1, R* out1) HWY_ATTR {
-            const auto weight = hn::LoadU(d, w1);
-            const auto gradient = hn::MulAdd(ridge, weight, hn::Mul(clip, hn::LoadU(d, g1)));
-            const auto first = hn::MulAdd(beta1, hn::LoadU(d, m1), hn::Mul(rest1, gradient));
-            const auto second =
-                hn::MulAdd(beta2, hn::LoadU(d, v1), hn::Mul(rest2, hn::Mul(gradient, gradient)));
-            hn::StoreU(first, d, m1);
-            hn::StoreU(second, d, v1);
-            const auto root = hn::MulAdd(hn::Sqrt(second), correction, epsilon);
-            hn::StoreU(hn::NegMulAdd(rate, hn::Div(first, root), hn::Mul(keep, weight)), d, out1);
-        });
+    return update_all(g, w, m, v, out, n, [=](V g1, V weight, V& first, V& second) HWY_ATTR {
+        const auto gradient = hn::MulAdd(ridge, weight, hn::Mul(clip, g1));
+        first = hn::MulAdd(beta1, first, hn::Mul(rest1, gradient));
+        second = hn::MulAdd(beta2, second, hn::Mul(rest2, hn::Mul(gradient, gradient)));
+        const auto root = hn::MulAdd(hn::Sqrt(second), correction, epsilon);
+        return hn::NegMulAdd(rate, hn::Div(first, root), hn::Mul(keep, weight));
+    });
 }
 
 template <class R>
 bool momentum_impl(const UpdateStep& step, const R* g, const R* w, R* m, R* out, Index n) {
     const Tag<R> d;
+    using V = Vector<R>;
     const auto rate = hn::Set(d, static_cast<R>(step.rate));
     const auto momentum = hn::Set(d, static_cast<R>(step.beta1));
     const auto clip = hn::Set(d, static_cast<R>(step.clip));
     const auto ridge = hn::Set(d, static_cast<R>(step.ridge));
-    return update_all(
-        g, w, m, m, out, n, [=](const R* g1, const R* w1, R* m1, R*, R* out1) HWY_ATTR {
-            const auto weight = hn::LoadU(d, w1);
-            const auto gradient = hn::MulAdd(ridge, weight, hn::Mul(clip, hn::LoadU(d, g1)));
-            const auto velocity = hn::MulAdd(momentum, hn::LoadU(d, m1), gradient);
-            hn::StoreU(velocity, d, m1);
-            hn::StoreU(hn::NegMulAdd(rate, velocity, weight), d, out1);
-        });
+    R* const none = nullptr;
+    return update_all(g, w, m, none, out, n, [=](V g1, V weight, V& velocity, V&) HWY_ATTR {
+        const auto gradient = hn::MulAdd(ridge, weight, hn::Mul(clip, g1));
+        velocity = hn::MulAdd(momentum, velocity, gradient);
+        return hn::NegMulAdd(rate, velocity, weight);
+    });
 }
 
 #define RANKFOLD_KERNELS(R, suffix)                                                                \

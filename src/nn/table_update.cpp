@@ -1,6 +1,7 @@
 #include <rankfold/nn/table_update.hpp>
 
 #include <algorithm>
+#include <deque>
 #include <numeric>
 
 #include <rankfold/core/subscript.hpp>
@@ -29,60 +30,108 @@ TableUpdate<R>::TableUpdate(const Communicator& comm, Network<R>& network,
                                    .second = AlignedVector<R>(size, R{0}),
                                    .path = tensor.path});
         }
-        if (!side.tables.empty()) sides_.push_back(std::move(side));
+        if (side.tables.empty()) continue;
+        side.named = RowGroups<Naming<R>>(side.layout.rows());
+        side.requests = RowGroups<Index>(side.layout.rank_rows(comm.rank()).size());
+        sides_.push_back(std::move(side));
     }
 }
 
-/// Finds out which rows the batch names.
-template <Real R>
-void TableUpdate<R>::find_needed(Side& side, const Workspace<R>& ws) {
-    side.needed.clear();
-    if (side.sparse) {
-        side.place.assign(at(side.layout.rows()), 0);
-        for (Index i = 0; i < ws.rows; ++i) {
-            for (const ColIndex row : ws.sparse[at(side.input)][at(i)].columns) {
-                side.place[at(row)] = 1;
-            }
+namespace {
+
+/// Calls visit(row, naming) for every row that a sample of the batch names.
+template <Real R, class Visit>
+void for_each_name(const Workspace<R>& ws, Index input, bool sparse, const Visit& visit) {
+    for (Index i = 0; i < ws.rows; ++i) {
+        if (!sparse) {
+            visit(ws.indices[at(input)][at(i)], Naming<R>{i, R{1}});
+            continue;
         }
-        for (Index row = 0; row < side.layout.rows(); ++row) {
-            if (side.place[at(row)] == 0) continue;
-            side.place[at(row)] = std::ssize(side.needed);
-            side.needed.push_back(row);
+        const SparseRow<R>& row = ws.sparse[at(input)][at(i)];
+        for (std::size_t e = 0; e < row.columns.size(); ++e) {
+            visit(Index{row.columns[e]}, Naming<R>{i, row.values[e]});
         }
-        return;
-    }
-    const std::span<const Index> named(ws.indices[at(side.input)].data(), at(ws.rows));
-    side.needed.assign(named.begin(), named.end());
-    std::ranges::sort(side.needed);
-    side.needed.erase(std::ranges::unique(side.needed).begin(), side.needed.end());
-    side.place.clear();
-    for (const Index row : named) {
-        side.place.push_back(std::ranges::lower_bound(side.needed, row) - side.needed.begin());
     }
 }
+
+/// Adds up what the samples that name one row contribute to its gradient.
+template <Real R>
+class RowSum {
+public:
+    /// @param gradients  of the outputs of every table, one row a sample
+    /// @param ends       of the batch's blocks
+    RowSum(std::vector<MatrixView<const R>> gradients, const std::vector<Index>& ends, Index width,
+           bool weighted)
+        : gradients_{std::move(gradients)}, ends_{ends}, width_{at(width)}, weighted_{weighted} {}
+
+    /// out ← the sum over a node's blocks, in the tree's order, of those that hold such samples.
+    /// @param names  the row, from the node's blocks: at least one
+    void sum(Range node, std::span<const Naming<R>> names, R* out, std::size_t level = 0) {
+        if (names.size() == 1 || node.size() == 1) {
+            put<false>(names[0], out);
+            for (const auto& more : names.subspan(1)) put<true>(more, out);
+            return;
+        }
+        const auto [left, right] = tree_halves(node);
+        const auto middle =
+            std::ranges::lower_bound(names, ends_[at(left.end - 1)], {}, &Naming<R>::sample);
+        const auto before = static_cast<std::size_t>(middle - names.begin());
+        if (before == 0) return sum(right, names, out, level);
+        if (before == names.size()) return sum(left, names, out, level);
+        sum(left, names.first(before), out, level);
+        if (level == other_.size()) other_.emplace_back(width_);
+        R* const other = other_[level].data();
+        sum(right, names.subspan(before), other, level + 1);
+        add_to<R>({other, width_}, {out, width_});
+    }
+
+private:
+    /// out ← (or +=) the entry's value times the sample's gradient.
+    template <bool ADD>
+    void put(const Naming<R>& name, R* out) const {
+        for (const MatrixView<const R>& d : gradients_) {
+            const std::span<const R> from = d.row(name.sample);
+            const std::span<R> to{out, from.size()};
+            if constexpr (!ADD) {
+                std::ranges::copy(from, out);
+                if (weighted_) scale<R>(name.value, to);
+            } else if (weighted_) {
+                add_scaled<R>(name.value, from, to);
+            } else {
+                add_to<R>(from, to);
+            }
+            out += from.size();
+        }
+    }
+
+    std::vector<MatrixView<const R>> gradients_;
+    const std::vector<Index>& ends_;
+    std::size_t width_;
+    bool weighted_;
+    std::deque<AlignedVector<R>> other_;  // the right half's sum, for each level of the tree
+};
+
+}  // namespace
 
 /// Finds out which rows the batch names, and who owns them.
 template <Real R>
 void TableUpdate<R>::plan(Side& side, const Workspace<R>& ws) {
-    find_needed(side, ws);
-    const Range own = own_rows(side);
-    side.requests.clear();
-    if (comm_->size() == 1) {
-        for (const Index row : side.needed) {
-            side.requests.emplace_back(row, std::ssize(side.requests));
-        }
-        return;
+    side.named.sort([&](const auto& visit) { for_each_name(ws, side.input, side.sparse, visit); });
+    const std::vector<Index>& needed = side.named.rows();
+    if (comm_->size() > 1) {
+        const Range own = own_rows(side);
+        const auto foreign =
+            std::ranges::count_if(needed, [&](Index r) { return !own.contains(r); });
+        comm_->ledger().predict_bytes(
+            static_cast<double>((foreign + comm_->size() - 1) * static_cast<Index>(sizeof(Index))));
+        side.exchange =
+            std::make_unique<RowExchange>(*comm_, side.layout, ExchangeScheme::needed, needed);
     }
-    const auto foreign =
-        std::ranges::count_if(side.needed, [&](Index r) { return !own.contains(r); });
-    comm_->ledger().predict_bytes(
-        static_cast<double>((foreign + comm_->size() - 1) * static_cast<Index>(sizeof(Index))));
-    side.exchange =
-        std::make_unique<RowExchange>(*comm_, side.layout, ExchangeScheme::needed, side.needed);
-    for (const Index row : side.exchange->rows_sent()) {
-        side.requests.emplace_back(row, std::ssize(side.requests));
-    }
-    std::ranges::sort(side.requests);
+    const std::span<const Index> asked =
+        side.exchange ? side.exchange->rows_sent() : std::span<const Index>(needed);
+    side.requests.sort([&](const auto& visit) {
+        for (std::size_t r = 0; r < asked.size(); ++r) visit(asked[r], static_cast<Index>(r));
+    });
 }
 
 template <Real R>
@@ -99,10 +148,10 @@ void TableUpdate<R>::fetch(const Workspace<R>& ws) {
                 packed.insert(packed.end(), values.begin(), values.end());
             }
         }
-        std::vector<R> buffer(side.needed.size() * at(side.width));
+        std::vector<R> buffer(side.named.rows().size() * at(side.width));
         side.exchange->send(std::span<const R>(packed), side.width, std::span<R>(buffer));
         const R* from = buffer.data();
-        for (const Index row : side.needed) {
+        for (const Index row : side.named.rows()) {
             for (const Table& table : side.tables) {
                 std::copy_n(from, table.values.cols, table.values.row(row).data());
                 from += table.values.cols;
@@ -111,31 +160,34 @@ void TableUpdate<R>::fetch(const Workspace<R>& ws) {
     }
 }
 
-/// out (needed rows x width) ← the gradients of a node's blocks, in the tree's order.
+/// sent ← the sums of the rows' samples over each node of blocks; zeros where there are none.
 template <Real R>
-void TableUpdate<R>::sum_blocks(Side& side, const Workspace<R>& ws, Range node,
-                                std::span<R> out) const {
-    sum_tree<R>(node, out, [&](Index block, std::span<R> to) {
-        std::ranges::fill(to, R{0});
-        const Index begin = block == 0 ? 0 : ws.ends[at(block - 1)];
-        Index first = 0;
-        for (const Table& table : side.tables) {
-            const MatrixView<const R> d = network_->table_gradient(table.layer, ws);
-            const auto part = [&](Index place) {
-                return to.subspan(at(place * side.width + first), at(table.values.cols));
-            };
-            for (Index i = begin; i < ws.ends[at(block)]; ++i) {
-                if (!side.sparse) {
-                    add_to<R>(d.row(i), part(side.place[at(i)]));
-                    continue;
-                }
-                const SparseRow<R>& row = ws.sparse[at(side.input)][at(i)];
-                for (std::size_t e = 0; e < row.columns.size(); ++e) {
-                    add_scaled<R>(row.values[e], d.row(i), part(side.place[at(row.columns[e])]));
-                }
+void TableUpdate<R>::sum_samples(Side& side, const Workspace<R>& ws,
+                                 std::span<const Range> nodes) const {
+    const Index each = sum_->most_nodes() * side.width;
+    side.sent.resize(side.named.rows().size() * at(each));
+    std::vector<MatrixView<const R>> gradients;
+    for (const Table& table : side.tables) {
+        gradients.push_back(network_->table_gradient(table.layer, ws));
+    }
+    RowSum<R> row_sum(std::move(gradients), ws.ends, side.width, side.sparse);
+    R* to = side.sent.data();
+    side.named.for_each_row([&](Index, std::span<const Naming<R>> names) {
+        R* const row_end = to + each;
+        for (const Range& node : nodes) {
+            const Index node_end = ws.ends[at(node.end - 1)];
+            std::size_t count = 0;
+            while (count < names.size() && names[count].sample < node_end) ++count;
+            if (count > 0) {
+                row_sum.sum(node, names.first(count), to);
+            } else {
+                std::fill_n(to, side.width, R{0});
             }
-            first += table.values.cols;
+            names = names.subspan(count);
+            to += side.width;
         }
+        std::fill(to, row_end, R{0});
+        to = row_end;
     });
 }
 
@@ -144,7 +196,7 @@ template <Real R>
 void TableUpdate<R>::sum_requests(Side& side) {
     const std::vector<Index>& nodes = sum_->nodes_of_rank();
     const Index most = sum_->most_nodes();
-    std::vector<Index> rank_of(side.requests.size(), 0);
+    std::vector<Index> rank_of(side.received.size() / at(most * side.width), 0);
     std::vector<Index> first_node(nodes.size(), 0);
     std::exclusive_scan(nodes.begin(), nodes.end(), first_node.begin(), Index{0});
     if (comm_->size() > 1) {
@@ -155,13 +207,11 @@ void TableUpdate<R>::sum_requests(Side& side) {
     }
     const Index all = std::accumulate(nodes.begin(), nodes.end(), Index{0});
     std::vector<R*> slots(at(all));
-    side.touched.clear();
-    side.gradients.clear();
-    for (std::size_t i = 0; i < side.requests.size();) {
-        const Index row = side.requests[i].first;
+    side.gradients.resize(side.requests.rows().size() * at(side.width));
+    R* to_row = side.gradients.data();
+    side.requests.for_each_row([&](Index, std::span<const Index> places) {
         std::ranges::fill(slots, nullptr);
-        for (; i < side.requests.size() && side.requests[i].first == row; ++i) {
-            const Index place = side.requests[i].second;
+        for (const Index place : places) {
             const Index q = rank_of[at(place)];
             for (Index n = 0; n < nodes[at(q)]; ++n) {
                 slots[at(first_node[at(q)] + n)] =
@@ -176,9 +226,8 @@ void TableUpdate<R>::sum_requests(Side& side) {
                 add_to<R>({slots[at(from)], at(side.width)}, {slots[at(to)], at(side.width)});
             }
         }
-        side.touched.push_back(row);
-        side.gradients.insert(side.gradients.end(), slots[0], slots[0] + side.width);
-    }
+        to_row = std::copy_n(slots[0], side.width, to_row);
+    });
 }
 
 template <Real R>
@@ -187,20 +236,11 @@ void TableUpdate<R>::collect(const Workspace<R>& ws, std::span<const Range> node
     const Index most = sum_->most_nodes();
     for (Side& side : sides_) {
         const Index each = most * side.width;
-        side.sent.assign(side.needed.size() * at(each), R{0});
-        std::vector<R> node_sum(side.needed.size() * at(side.width));
-        for (std::size_t n = 0; n < nodes.size(); ++n) {
-            sum_blocks(side, ws, nodes[n], node_sum);
-            for (std::size_t r = 0; r < side.needed.size(); ++r) {
-                std::copy_n(node_sum.begin() + static_cast<Index>(r) * side.width, side.width,
-                            side.sent.begin() + static_cast<Index>(r) * each +
-                                static_cast<Index>(n) * side.width);
-            }
-        }
+        sum_samples(side, ws, nodes);
         if (comm_->size() == 1) {
             side.received.swap(side.sent);
         } else {
-            side.received.resize(side.requests.size() * at(each));
+            side.received.resize(side.exchange->rows_sent().size() * at(each));
             side.exchange->send_back(std::span<const R>(side.sent), each,
                                      std::span<R>(side.received));
         }
@@ -212,7 +252,7 @@ template <Real R>
 void TableUpdate<R>::add_squares(std::vector<double>& terms) const {
     for (const Side& side : sides_) {
         const R* g = side.gradients.data();
-        for (std::size_t r = 0; r < side.touched.size(); ++r) {
+        for (std::size_t r = 0; r < side.requests.rows().size(); ++r) {
             double sum = 0.0;
             for (Index f = 0; f < side.width; ++f, ++g) {
                 sum += static_cast<double>(*g) * static_cast<double>(*g);
@@ -228,7 +268,7 @@ bool TableUpdate<R>::update(const Optimizer<R>& optimizer) {
     for (Side& side : sides_) {
         const Index begin = own_rows(side).begin;
         const R* g = side.gradients.data();
-        for (const Index row : side.touched) {
+        for (const Index row : side.requests.rows()) {
             for (Table& table : side.tables) {
                 const auto k = at(table.values.cols);
                 const Index own = row * table.values.cols;

@@ -7,8 +7,17 @@
 #include <rankfold/nn/gradient_sum.hpp>
 #include <rankfold/nn/network.hpp>
 #include <rankfold/nn/optimizer.hpp>
+#include <rankfold/nn/row_groups.hpp>
 
 namespace rankfold {
+
+/// A sample that names a row of an embedding, and the entry's value (1, unless the input is
+/// sparse).
+template <Real R>
+struct Naming {
+    Index sample = 0;
+    R value = 1;
+};
 
 /// Trains the tables of a network's embeddings.
 ///
@@ -62,19 +71,16 @@ private:
         Index width = 0;  // of all its tables
         ShardLayout layout;
         std::vector<Table> tables;
-        std::vector<Index> needed;  // rows of the batch, increasing
-        std::vector<Index> place;   // among them: of each sample's row; sparse: of each row
+        RowGroups<Naming<R>> named;  // rows of the batch
         std::unique_ptr<RowExchange> exchange;
-        std::vector<R> sent;      // needed rows x (nodes x width)
-        std::vector<R> received;  // the owner's: requested rows x (nodes x width)
-        std::vector<std::pair<Index, Index>> requests;  // (own row, place in received), by row
-        std::vector<Index> touched;                     // own rows
-        std::vector<R> gradients;                       // touched rows x width
+        std::vector<R> sent;        // named rows x (nodes x width)
+        std::vector<R> received;    // the owner's: requested rows x (nodes x width)
+        RowGroups<Index> requests;  // own rows that ranks name: places in received
+        std::vector<R> gradients;   // requested rows x width
     };
 
     void plan(Side& side, const Workspace<R>& ws);
-    static void find_needed(Side& side, const Workspace<R>& ws);
-    void sum_blocks(Side& side, const Workspace<R>& ws, Range node, std::span<R> out) const;
+    void sum_samples(Side& side, const Workspace<R>& ws, std::span<const Range> nodes) const;
     void sum_requests(Side& side);
     [[nodiscard]] Range own_rows(const Side& side) const {
         return side.layout.rank_rows(comm_->rank());
