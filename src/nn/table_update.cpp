@@ -264,19 +264,28 @@ void TableUpdate<R>::add_squares(std::vector<double>& terms) const {
 
 template <Real R>
 bool TableUpdate<R>::update(const Optimizer<R>& optimizer) {
+    constexpr std::size_t ahead = 8;  // rows that are fetched from memory meanwhile
     bool finite = true;
     for (Side& side : sides_) {
         const Index begin = own_rows(side).begin;
+        const std::vector<Index>& rows = side.requests.rows();
         const R* g = side.gradients.data();
-        for (const Index row : side.requests.rows()) {
+        for (std::size_t r = 0; r < rows.size(); ++r) {
             for (Table& table : side.tables) {
-                const auto k = at(table.values.cols);
-                const Index own = row * table.values.cols;
-                finite = optimizer.update({g, k}, table.values.row(begin + row),
-                                          std::span<R>(table.first).subspan(at(own), k),
-                                          std::span<R>(table.second).subspan(at(own), k), true) &&
+                const Index cols = table.values.cols;
+                if (r + ahead < rows.size()) {
+                    const Index later = rows[r + ahead];
+                    __builtin_prefetch(table.values.row(begin + later).data(), 1);
+                    __builtin_prefetch(table.first.data() + later * cols, 1);
+                    __builtin_prefetch(table.second.data() + later * cols, 1);
+                }
+                const auto moments = [&](AlignedVector<R>& all) {
+                    return std::span<R>(all).subspan(at(rows[r] * cols), at(cols));
+                };
+                finite = optimizer.update({g, at(cols)}, table.values.row(begin + rows[r]),
+                                          moments(table.first), moments(table.second), true) &&
                          finite;
-                g += k;
+                g += cols;
             }
         }
     }
