@@ -37,6 +37,20 @@ HWY_INLINE void map(const R* x, R* y, Index n, Function f) {
     hn::BlendedStore(result, rest, d, y + i);
 }
 
+/// z(i, j) ← f(x(i, j), z(i, j)), where the rows of x stand ld elements apart: 0 for one row that
+/// serves all.
+template <class R, class Function>
+HWY_INLINE void map_rows(const R* x, Index ld, MatrixView<R> z, Function f) {
+    if (z.cols > 1 || z.ld > 1) {
+        for (Index i = 0; i < z.rows; ++i) map(x + i * ld, z.data + i * z.ld, z.cols, f);
+    } else if (ld == 1) {  // one column is a vector of its own
+        map(x, z.data, z.rows, f);
+    } else {
+        const auto all = hn::Set(Tag<R>(), *x);
+        map(z.data, z.data, z.rows, [all, f](auto, auto v) HWY_ATTR { return f(all, v); });
+    }
+}
+
 template <class R>
 void add_impl(const R* x, R* y, Index n) {
     map(x, y, n, [](auto a, auto b) HWY_ATTR { return hn::Add(a, b); });
@@ -57,6 +71,41 @@ template <class R>
 void scale_impl(R factor, R* z, Index n) {
     const auto by = hn::Set(Tag<R>(), factor);
     map(z, z, n, [by](auto a, auto) HWY_ATTR { return hn::Mul(a, by); });
+}
+
+/// z[i] ← x(i, ·) · w, or z[i] + that: each row in one vector of sums, several rows at once.
+template <class R>
+void row_dots_impl(MatrixView<const R> x, const R* w, bool add, R* z, Index ld) {
+    constexpr Index block = 4;
+    const Tag<R> d;
+    const auto lanes = static_cast<Index>(hn::Lanes(d));
+    const Index whole = x.cols / lanes * lanes;
+    const auto rest = hn::FirstN(d, static_cast<std::size_t>(x.cols - whole));
+    const auto rows = [&]<Index ROWS>(Index i) HWY_ATTR {
+        Vector<R> sum[ROWS];
+        for (Index r = 0; r < ROWS; ++r) sum[r] = hn::Zero(d);
+        for (Index j = 0; j < whole; j += lanes) {
+            const auto right = hn::LoadU(d, w + j);
+            for (Index r = 0; r < ROWS; ++r) {
+                sum[r] = hn::MulAdd(hn::LoadU(d, x.data + (i + r) * x.ld + j), right, sum[r]);
+            }
+        }
+        if (whole < x.cols) {
+            const auto right = hn::MaskedLoad(rest, d, w + whole);
+            for (Index r = 0; r < ROWS; ++r) {
+                const R* left = x.data + (i + r) * x.ld + whole;
+                sum[r] = hn::MulAdd(hn::MaskedLoad(rest, d, left), right, sum[r]);
+            }
+        }
+        for (Index r = 0; r < ROWS; ++r) {
+            const R dot = hn::GetLane(hn::SumOfLanes(d, sum[r]));
+            R& to = z[(i + r) * ld];
+            to = add ? to + dot : dot;
+        }
+    };
+    Index i = 0;
+    for (; i + block <= x.rows; i += block) rows.template operator()<block>(i);
+    for (; i < x.rows; ++i) rows.template operator()<1>(i);
 }
 
 /// The vector functions turn NaN into a number; adding x · 0 brings it back.
@@ -104,52 +153,54 @@ HWY_INLINE Vector<R> gelu_derivative(Vector<R> x) {
 }
 
 template <class R>
-void bias_row_impl(const R* bias, R* z, Index n, Activation f) {
+void bias_impl(const R* bias, MatrixView<R> z, Activation f) {
     switch (f) {
         case Activation::identity:
-            return add_impl(bias, z, n);
+            return map_rows(bias, 0, z, [](auto b, auto x) HWY_ATTR { return hn::Add(b, x); });
         case Activation::relu:
-            return map(bias, z, n, [](auto b, auto x) HWY_ATTR {
+            return map_rows(bias, 0, z, [](auto b, auto x) HWY_ATTR {
                 const auto sum = hn::Add(b, x);
                 return hn::IfThenZeroElse(hn::Lt(sum, hn::Zero(Tag<R>())), sum);
             });
         case Activation::tanh:
-            return map(bias, z, n, [](auto b, auto x) HWY_ATTR {
+            return map_rows(bias, 0, z, [](auto b, auto x) HWY_ATTR {
                 const auto sum = hn::Add(b, x);
                 return keep_nan<R>(sum, hn::Tanh(Tag<R>(), sum));
             });
         case Activation::sigmoid:
-            return map(bias, z, n,
-                       [](auto b, auto x) HWY_ATTR { return sigmoid<R>(hn::Add(b, x)); });
+            return map_rows(bias, 0, z,
+                            [](auto b, auto x) HWY_ATTR { return sigmoid<R>(hn::Add(b, x)); });
         case Activation::gelu:
-            return map(bias, z, n, [](auto b, auto x) HWY_ATTR { return gelu<R>(hn::Add(b, x)); });
+            return map_rows(bias, 0, z,
+                            [](auto b, auto x) HWY_ATTR { return gelu<R>(hn::Add(b, x)); });
         case Activation::softmax:
             return;
     }
 }
 
 template <class R>
-void derivative_row_impl(const R* a, R* d, Index n, Activation f) {
+void derivative_impl(MatrixView<const R> a, MatrixView<R> d, Activation f) {
     const Tag<R> tag;
     const auto one = hn::Set(tag, R{1});
     switch (f) {
         case Activation::identity:
             return;
         case Activation::relu:
-            return map(a, d, n, [tag](auto y, auto x) HWY_ATTR {
+            return map_rows(a.data, a.ld, d, [tag](auto y, auto x) HWY_ATTR {
                 return hn::IfThenElseZero(hn::Gt(y, hn::Zero(tag)), x);
             });
         case Activation::tanh:
-            return map(a, d, n, [one](auto y, auto x) HWY_ATTR {
+            return map_rows(a.data, a.ld, d, [one](auto y, auto x) HWY_ATTR {
                 return hn::Mul(x, hn::NegMulAdd(y, y, one));
             });
         case Activation::sigmoid:
-            return map(a, d, n, [one](auto y, auto x) HWY_ATTR {
+            return map_rows(a.data, a.ld, d, [one](auto y, auto x) HWY_ATTR {
                 return hn::Mul(x, hn::Mul(y, hn::Sub(one, y)));
             });
         case Activation::gelu:
-            return map(a, d, n,
-                       [](auto y, auto x) HWY_ATTR { return hn::Mul(x, gelu_derivative<R>(y)); });
+            return map_rows(a.data, a.ld, d, [](auto y, auto x) HWY_ATTR {
+                return hn::Mul(x, gelu_derivative<R>(y));
+            });
         case Activation::softmax:
             return;
     }
@@ -269,11 +320,14 @@ bool momentum_impl(const UpdateStep& step, const R* g, const R* w, R* m, R* out,
     void scale_##suffix(R factor, R* z, Index n) {                                                 \
         scale_impl<R>(factor, z, n);                                                               \
     }                                                                                              \
-    void bias_row_##suffix(const R* b, R* z, Index n, Activation f) {                              \
-        bias_row_impl<R>(b, z, n, f);                                                              \
+    void bias_##suffix(const R* b, MatrixView<R> z, Activation f) {                                \
+        bias_impl<R>(b, z, f);                                                                     \
     }                                                                                              \
-    void derivative_row_##suffix(const R* a, R* d, Index n, Activation f) {                        \
-        derivative_row_impl<R>(a, d, n, f);                                                        \
+    void derivative_##suffix(MatrixView<const R> a, MatrixView<R> d, Activation f) {               \
+        derivative_impl<R>(a, d, f);                                                               \
+    }                                                                                              \
+    void row_dots_##suffix(MatrixView<const R> x, const R* w, bool add, R* z, Index ld) {          \
+        row_dots_impl<R>(x, w, add, z, ld);                                                        \
     }                                                                                              \
     void shifted_exp_##suffix(R* z, Index n, R* result) {                                          \
         shifted_exp_impl<R>(z, n, result);                                                         \
@@ -307,8 +361,9 @@ Index length(std::size_t n) {
     HWY_EXPORT(add_scaled_##suffix);                                                             \
     HWY_EXPORT(multiply_##suffix);                                                               \
     HWY_EXPORT(scale_##suffix);                                                                  \
-    HWY_EXPORT(bias_row_##suffix);                                                               \
-    HWY_EXPORT(derivative_row_##suffix);                                                         \
+    HWY_EXPORT(bias_##suffix);                                                                   \
+    HWY_EXPORT(derivative_##suffix);                                                             \
+    HWY_EXPORT(row_dots_##suffix);                                                               \
     HWY_EXPORT(shifted_exp_##suffix);                                                            \
     HWY_EXPORT(adam_##suffix);                                                                   \
     HWY_EXPORT(momentum_##suffix);                                                               \
@@ -334,17 +389,17 @@ Index length(std::size_t n) {
     template <>                                                                                  \
     void bias_activation(MatrixView<R> z, std::span<const R> bias, Activation f) {               \
         RANKFOLD_EXPECT(length(bias.size()) == z.cols);                                          \
-        for (Index i = 0; i < z.rows; ++i) {                                                     \
-            HWY_DYNAMIC_DISPATCH(bias_row_##suffix)(bias.data(), z.row(i).data(), z.cols, f);    \
-        }                                                                                        \
+        HWY_DYNAMIC_DISPATCH(bias_##suffix)(bias.data(), z, f);                                  \
     }                                                                                            \
     template <>                                                                                  \
     void activation_gradient(MatrixView<const R> a, Activation f, MatrixView<R> d) {             \
         RANKFOLD_EXPECT(a.rows == d.rows && a.cols == d.cols);                                   \
-        for (Index i = 0; i < a.rows; ++i) {                                                     \
-            HWY_DYNAMIC_DISPATCH(derivative_row_##suffix)                                        \
-            (a.row(i).data(), d.row(i).data(), a.cols, f);                                       \
-        }                                                                                        \
+        HWY_DYNAMIC_DISPATCH(derivative_##suffix)(a, d, f);                                      \
+    }                                                                                            \
+    template <>                                                                                  \
+    void row_dots(MatrixView<const R> x, std::span<const R> w, bool add, MatrixView<R> z) {      \
+        RANKFOLD_EXPECT(z.cols == 1 && z.rows == x.rows && length(w.size()) == x.cols);          \
+        HWY_DYNAMIC_DISPATCH(row_dots_##suffix)(x, w.data(), add, z.data, z.ld);                 \
     }                                                                                            \
     template <>                                                                                  \
     ExpSum<R> shifted_exp(std::span<R> z) {                                                      \

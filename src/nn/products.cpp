@@ -200,8 +200,16 @@ void row_products(WeightSide side, MatrixView<const R> x, MatrixView<const R> w,
     const bool by_row = side == WeightSide::row_an_output;
     RANKFOLD_EXPECT(x.rows == z.rows && (by_row ? w.rows : w.cols) == z.cols);
     RANKFOLD_EXPECT((by_row ? w.cols : w.rows) == x.cols);
-    const Index panels = in_panels<R>(z.cols);
     const Index slabs = (x.rows + most_rows - 1) / most_rows;
+    if (by_row && z.cols == 1) {  // a panel would be filled with one column of 32
+        share(slabs, space.threads, [&](Index task, Index) {
+            const Range rows = even_part(x.rows, slabs, task);
+            row_dots<R>(x.row_block(rows), w.row(0), epilogue.add, z.row_block(rows));
+            finish_tile(epilogue, rows, {0, 1}, z);
+        });
+        return;
+    }
+    const Index panels = in_panels<R>(z.cols);
     space.slabs.resize(at(space.threads));
     for (Index task = 0; task < slabs; ++task) {
         const Range rows = quad_part(x.rows, slabs, task);

@@ -10,6 +10,8 @@
 #include <hwy/foreach_target.h>  // must come before highway.h
 #include <hwy/highway.h>
 
+#include "lane_kernels.hpp"
+
 HWY_BEFORE_NAMESPACE();
 namespace rankfold::HWY_NAMESPACE {
 namespace hn = hwy::HWY_NAMESPACE;
@@ -99,38 +101,47 @@ void tile_product_impl(Index depth, const R* a, Index quad_stride, Index quads, 
     } while (first < depth);
 }
 
-#if HWY_TARGET == HWY_SCALAR || HWY_TARGET == HWY_EMU128
+/// A square of as many rows as a vector has lanes.
 template <class R>
-HWY_INLINE void transpose_block(const R* from, Index ld_from, R* to, Index ld_to) {
-    constexpr Index block = 16 / static_cast<Index>(sizeof(R));
-    for (Index i = 0; i < block; ++i) {
-        for (Index j = 0; j < block; ++j) to[j * ld_to + i] = from[i * ld_from + j];
-    }
-}
-#else
-/// A block of 128-bit vectors.
-HWY_INLINE void transpose_block(const float* from, Index ld_from, float* to, Index ld_to) {
-    const hn::FixedTag<float, 4> d;
-    const auto a = hn::LoadU(d, from);
-    const auto b = hn::LoadU(d, from + ld_from);
-    const auto c = hn::LoadU(d, from + 2 * ld_from);
-    const auto e = hn::LoadU(d, from + 3 * ld_from);
-    const auto ab_low = hn::InterleaveLower(d, a, b);
-    const auto ab_high = hn::InterleaveUpper(d, a, b);
-    const auto ce_low = hn::InterleaveLower(d, c, e);
-    const auto ce_high = hn::InterleaveUpper(d, c, e);
-    hn::StoreU(hn::ConcatLowerLower(d, ce_low, ab_low), d, to);
-    hn::StoreU(hn::ConcatUpperUpper(d, ce_low, ab_low), d, to + ld_to);
-    hn::StoreU(hn::ConcatLowerLower(d, ce_high, ab_high), d, to + 2 * ld_to);
-    hn::StoreU(hn::ConcatUpperUpper(d, ce_high, ab_high), d, to + 3 * ld_to);
+HWY_INLINE void transpose_square(const R* from, Index ld_from, R* to, Index ld_to) {
+    const Tag<R> d;
+    constexpr auto side = static_cast<Index>(hn::MaxLanes(Tag<R>()));
+    hn::Vec<Tag<R>> v[side];
+    HWY_UNROLL(16)
+    for (Index i = 0; i < side; ++i) v[i] = hn::LoadU(d, from + i * ld_from);
+    transpose_lanes(d, v);
+    HWY_UNROLL(16)
+    for (Index i = 0; i < side; ++i) hn::StoreU(v[i], d, to + i * ld_to);
 }
 
-HWY_INLINE void transpose_block(const double* from, Index ld_from, double* to, Index ld_to) {
-    const hn::FixedTag<double, 2> d;
+#if HWY_TARGET != HWY_SCALAR
+/// Four rows of a vector each to a quad: element (r, c) to 4 c + r.
+template <class R>
+HWY_INLINE void transpose_quad(const R* from, Index ld, R* to) {
+    const Tag<R> d;
+    const Index lanes = static_cast<Index>(hn::Lanes(d));
+    constexpr Index blocks = blocks_of<Tag<R>>;
     const auto a = hn::LoadU(d, from);
-    const auto b = hn::LoadU(d, from + ld_from);
-    hn::StoreU(hn::InterleaveLower(d, a, b), d, to);
-    hn::StoreU(hn::InterleaveUpper(d, a, b), d, to + ld_to);
+    const auto b = hn::LoadU(d, from + ld);
+    const auto c = hn::LoadU(d, from + 2 * ld);
+    const auto e = hn::LoadU(d, from + 3 * ld);
+    const auto ab = hn::InterleaveLower(d, a, b);
+    const auto ab_upper = hn::InterleaveUpper(d, a, b);
+    const auto ce = hn::InterleaveLower(d, c, e);
+    const auto ce_upper = hn::InterleaveUpper(d, c, e);
+    hn::Vec<Tag<R>> v[4] = {ab, ce, ab_upper, ce_upper};  // blocks of a row's part of the quad
+    if constexpr (sizeof(R) == 4) {
+        v[0] = interleave_pairs_lower(d, ab, ce);
+        v[1] = interleave_pairs_upper(d, ab, ce);
+        v[2] = interleave_pairs_lower(d, ab_upper, ce_upper);
+        v[3] = interleave_pairs_upper(d, ab_upper, ce_upper);
+    }
+    for (Index i = 0; i < 4; i += blocks) transpose_blocks(d, v + i, 1);
+    // v[i + j] holds block j of vectors i … i + blocks − 1
+    Index place = 0;
+    for (Index j = 0; j < blocks; ++j) {
+        for (Index i = 0; i < 4; i += blocks) hn::StoreU(v[i + j], d, to + lanes * place++);
+    }
 }
 #endif
 
@@ -139,21 +150,29 @@ HWY_INLINE void transpose_block(const double* from, Index ld_from, double* to, I
 template <class R>
 HWY_INLINE void transpose_strip(const R* from, Index ld_from, Index rows, Range cols, R* to,
                                 Index ld_to) {
-    constexpr Index block = 16 / static_cast<Index>(sizeof(R));
-    const Index whole_rows = rows / block * block;
-    const Index whole_cols = cols.begin + cols.size() / block * block;
+    const auto side = static_cast<Index>(hn::Lanes(Tag<R>()));
+    Index whole_rows = rows / side * side;
+    const Index whole_cols = cols.begin + cols.size() / side * side;
     const auto at = [&](Index i, Index j) HWY_ATTR {
-        transpose_block(from + i * ld_from + j, ld_from, to + j * ld_to + i, ld_to);
+        transpose_square(from + i * ld_from + j, ld_from, to + j * ld_to + i, ld_to);
     };
     if (ld_to > ld_from) {
-        for (Index j = cols.begin; j < whole_cols; j += block) {
-            for (Index i = 0; i < whole_rows; i += block) at(i, j);
+        for (Index j = cols.begin; j < whole_cols; j += side) {
+            for (Index i = 0; i < whole_rows; i += side) at(i, j);
         }
     } else {
-        for (Index i = 0; i < whole_rows; i += block) {
-            for (Index j = cols.begin; j < whole_cols; j += block) at(i, j);
+        for (Index i = 0; i < whole_rows; i += side) {
+            for (Index j = cols.begin; j < whole_cols; j += side) at(i, j);
         }
     }
+#if HWY_TARGET != HWY_SCALAR
+    if (rows == 4 && ld_to == 4 && whole_rows < rows) {
+        for (Index j = cols.begin; j < whole_cols; j += side) {
+            transpose_quad(from + j, ld_from, to + 4 * j);
+        }
+        whole_rows = rows;
+    }
+#endif
     for (Index i = 0; i < rows; ++i) {
         for (Index j = i < whole_rows ? whole_cols : cols.begin; j < cols.end; ++j) {
             to[j * ld_to + i] = from[i * ld_from + j];

@@ -34,6 +34,11 @@ void bias_activation(MatrixView<R> z, std::span<const R> bias, Activation f);
 template <Real R>
 void activation_gradient(MatrixView<const R> a, Activation f, MatrixView<R> d);
 
+/// z(i, 0) ← x(i, ·) · w, or z(i, 0) + x(i, ·) · w; the bits of a row do not depend on other rows.
+/// @pre w.size() == x.cols; z has one column and as many rows as x
+template <Real R>
+void row_dots(MatrixView<const R> x, std::span<const R> w, bool add, MatrixView<R> z);
+
 /// What shifted_exp() finds: max z, and Σ exp(z − max z), which is NaN if any z is not finite.
 template <Real R>
 struct ExpSum {
