@@ -276,48 +276,43 @@ HWY_INLINE void add_residual_rows(MatrixView<const R> y, const ColIndex* idx, co
     }
 }
 
-/// The same for rows of VECS vectors: four rows at a time stay in registers between their dot
-/// products and their sum, and so does the sum. Returns how many rows it took.
+/// The same for rows of VECS vectors: four or two rows at a time stay in registers between their
+/// dot products and their sum, and so does the sum. Returns how many rows it took.
 template <Index VECS, class R, class Fetch>
 HWY_INLINE Index add_short_residuals(MatrixView<const R> y, const ColIndex* idx, Index n,
                                      const R* w, const R* b, const R* x, R* out,
                                      const Fetch& fetch) {
-    constexpr Index rows = 4;
+    constexpr Index rows = VECS > 4 ? 2 : 4;
     const Tag<R> d;
     const Index lanes = static_cast<Index>(hn::Lanes(d));
-    hn::Vec<Tag<R>> right[VECS];
     hn::Vec<Tag<R>> sum[VECS];
-    HWY_UNROLL(4)
-    for (Index v = 0; v < VECS; ++v) {
-        right[v] = hn::LoadU(d, x + v * lanes);
-        sum[v] = hn::LoadU(d, out + v * lanes);
-    }
+    HWY_UNROLL(8)
+    for (Index v = 0; v < VECS; ++v) sum[v] = hn::LoadU(d, out + v * lanes);
     Index e = 0;
     for (; e + rows <= n; e += rows) {
         fetch(rows);
         hn::Vec<Tag<R>> row[rows][VECS];
-        hn::Vec<Tag<R>> dots[rows];
-        HWY_UNROLL(4)
-        for (Index r = 0; r < rows; ++r) {
-            const R* from = y.data + idx[e + r] * y.ld;
-            dots[r] = hn::Zero(d);
+        hn::Vec<Tag<R>> dots[4] = {hn::Zero(d), hn::Zero(d), hn::Zero(d), hn::Zero(d)};
+        HWY_UNROLL(8)
+        for (Index v = 0; v < VECS; ++v) {
+            const auto right = hn::LoadU(d, x + v * lanes);
             HWY_UNROLL(4)
-            for (Index v = 0; v < VECS; ++v) {
-                row[r][v] = hn::LoadU(d, from + v * lanes);
-                dots[r] = hn::MulAdd(row[r][v], right[v], dots[r]);
+            for (Index r = 0; r < rows; ++r) {
+                row[r][v] = hn::LoadU(d, y.data + idx[e + r] * y.ld + v * lanes);
+                dots[r] = hn::MulAdd(row[r][v], right, dots[r]);
             }
         }
-        R coefficient[rows];
+        R coefficient[4];
         sum_lanes_of_four(d, dots, coefficient);
         for (Index r = 0; r < rows; ++r) coefficient[r] = b[e + r] - w[e + r] * coefficient[r];
         HWY_UNROLL(4)
         for (Index r = 0; r < rows; ++r) {
             const auto factor = hn::Set(d, coefficient[r]);
-            HWY_UNROLL(4)
+            HWY_UNROLL(8)
             for (Index v = 0; v < VECS; ++v) sum[v] = hn::MulAdd(factor, row[r][v], sum[v]);
         }
     }
-    HWY_UNROLL(4)
+    HWY_UNROLL(8)
     for (Index v = 0; v < VECS; ++v) hn::StoreU(sum[v], d, out + v * lanes);
     return e;
 }
@@ -333,6 +328,9 @@ void add_residuals_impl(MatrixView<const R> y, const ColIndex* idx, Index n, con
     };
     Index e = 0;
     const Index lanes = static_cast<Index>(hn::Lanes(Tag<R>()));
+    if constexpr (HWY_TARGET == HWY_AVX3) {  // whose 32 registers hold two rows and the sum
+        if (y.cols == 8 * lanes) e = add_short_residuals<8>(y, idx, n, w, b, x, out, fetch);
+    }
     if (y.cols == 4 * lanes) e = add_short_residuals<4>(y, idx, n, w, b, x, out, fetch);
     if (y.cols == 2 * lanes) e = add_short_residuals<2>(y, idx, n, w, b, x, out, fetch);
     if (y.cols == lanes) e = add_short_residuals<1>(y, idx, n, w, b, x, out, fetch);
