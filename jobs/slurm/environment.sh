@@ -31,3 +31,13 @@ else
     # --kill-on-bad-exit: a rank that dies ends the step at once
     launch=(srun --mpi=pmix --cpu-bind=cores --kill-on-bad-exit=1)
 fi
+
+# requeue_unless_cancelled: puts this job into the queue again. After scancel it is no longer RUNNING.
+requeue_unless_cancelled() {
+    if [[ $(squeue -h -j "$SLURM_JOB_ID" -o %T) == RUNNING ]]; then
+        echo "stopped with a checkpoint: to be continued"
+        scontrol requeue "$SLURM_JOB_ID"
+    else
+        echo "cancelled; the checkpoints stay"
+    fi
+}

@@ -130,6 +130,7 @@ class Slurm:
             "AccountingStorageType=accounting_storage/none", "JobAcctGatherType=jobacct_gather/none",
             "SlurmdParameters=config_overrides", "KillWait=10",
             f"StateSaveLocation={self.folder}/state", f"SlurmdSpoolDir={self.folder}/spool-%n",
+            f"TmpFS={self.folder}",  # where PMIx leaves what a killed step had
             f"SlurmctldPidFile={self.folder}/ctld.pid", f"SlurmdPidFile={self.folder}/slurmd-%n.pid"]
         lines += [f"NodeName=node{n} NodeHostname={host} NodeAddr=127.0.0.1 Port={ports[n]} CPUs=2 "
                   "State=UNKNOWN" for n in range(1, NODES + 1)]

@@ -88,6 +88,37 @@ class Batch(ProgramTest):
         self.assertIn("2 ranks: submitted", told)
         self.until_studied()
 
+    def check_cancelled(self):
+        """scancel ends a chain, and it stays ended."""
+        job = self.slurm.submit("--time=5", "--ntasks-per-node=1", SCRIPTS / "requeue.sbatch",
+                                "long.toml", "--set", "als.out=cancelled.h5", cwd=self.folder)
+        log = self.folder / f"rankfold-chain-{job}.log"
+        deadline = time.monotonic() + 60
+        while not log.exists() and time.monotonic() < deadline:
+            time.sleep(0.2)
+        time.sleep(5.0)  # the sweeps have begun
+        self.slurm.run("scancel", job)
+        state = self.slurm.finish(job, 60)
+        self.assertEqual((state["JobState"], state["Restarts"]), ("CANCELLED", "0"), log.read_text())
+        self.assertNotIn("to be continued", log.read_text())
+
+    def check_scaling(self):
+        """A study inside one allocation of two nodes, none of whose runs is oversubscribed."""
+        # ranks of two virtual nodes on one host must not take each other's shared memory
+        more = {"RANKFOLD_LAUNCHER": "mpirun", "OMPI_MCA_btl": "self,tcp"}
+        self.slurm.env |= more
+        job = self.slurm.submit("--time=5", "--nodes=2", "--ntasks-per-node=2",
+                                SCRIPTS / "scaling.sbatch", "strong", "als", "--ranks", "1,4",
+                                "--repeats", "1", "--size", "0.02", "--out", "inside",
+                                cwd=self.folder)
+        for name in more:
+            del self.slurm.env[name]
+        self.finished(job)
+        rows = self.report("inside/study.json")["rows"]
+        self.assertEqual([(row["ranks"], row["oversubscribed"]) for row in rows],
+                         [(1, False), (4, False)])
+        self.assertEqual(rows[0]["digest"], rows[1]["digest"])
+
     def test_every_script_runs_and_a_chain_requeues_itself_until_it_is_done(self):
         few = 60
         digest = self.undisturbed(few)
@@ -127,6 +158,8 @@ class Batch(ProgramTest):
         self.assertEqual([stage["options"]["lambda"] for stage in values], [0.1, 0.3])
         self.assertEqual(values[0]["digest"], digest)
 
+        self.check_cancelled()
+        self.check_scaling()
         self.check_study()
         state = self.finished(chain, timeout=420)
         self.assertGreaterEqual(int(state["Restarts"]), 1)

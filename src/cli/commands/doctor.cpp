@@ -51,13 +51,18 @@ private:
 void check_launch(Run& run, Diagnosis& diagnosis) {
     const Communicator& comm = run.comm;
     diagnosis.line("MPI", true, mpi_description() + ", threads " + thread_level());
-    const char* slurm = std::getenv("SLURM_NTASKS");
-    const bool split = slurm != nullptr && std::atoi(slurm) > 1 && comm.size() == 1 &&
-                       std::getenv("SLURM_PROCID") != nullptr &&
-                       std::getenv("SLURM_STEP_ID") != nullptr;
+    const auto tells_more = [&](const char* name) {  // ranks than there are here
+        const char* text = std::getenv(name);
+        return text != nullptr && std::atoi(text) > comm.size();
+    };
+    const bool step =
+        std::getenv("SLURM_PROCID") != nullptr && std::getenv("SLURM_STEP_ID") != nullptr;
+    const bool split = comm.size() == 1 &&
+                       (tells_more("PMI_SIZE") || tells_more("MPI_LOCALNRANKS") ||
+                        tells_more("OMPI_COMM_WORLD_SIZE") || (step && tells_more("SLURM_NTASKS")));
     diagnosis.line("launcher", !split, fmt::format("{} ranks", comm.size()),
-                   "Slurm started several tasks, but each is a job of its own: srun --mpi=pmix, or "
-                   "mpirun of the MPI that this program was built with");
+                   "several were started, but each is a job of its own: srun --mpi=pmix, or mpirun "
+                   "of the MPI that this program was built with");
     const Placement place = placement(comm);
     const Index wanted = place.ranks * run.common.threads;
     diagnosis.line(

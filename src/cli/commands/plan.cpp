@@ -2,6 +2,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <filesystem>
 #include <thread>
 
 #include <fmt/format.h>
@@ -43,6 +44,12 @@ std::string limit_of(const StageCost& cost, const StageCost& before, const Machi
     return cost.step.flops > 1.25 * ideal ? "imbalance" : "arithmetic";
 }
 
+/// Whether a command needs no more than what comes before or after it.
+bool is_light(const std::string& command) {
+    return command == "import" || command == "split" || command == "evaluate" ||
+           command == "recommend" || command == "predict" || command == "info";
+}
+
 void add_to_totals(const PlannedStage& stage, std::vector<Total>& totals) {
     for (std::size_t i = 0; i < stage.costs.size(); ++i) {
         totals[i].memory = std::max(totals[i].memory, sum_of(stage.costs[i].memory));
@@ -53,8 +60,9 @@ void add_to_totals(const PlannedStage& stage, std::vector<Total>& totals) {
 /// Says what a stage costs, and adds it to the report.
 void tell_stage(Run& run, const PlannedStage& stage) {
     run.say(fmt::format("\n{}: {}", stage.name, stage.about));
-    run.say(fmt::format("{:>6} {:>12} {:>14} {:>13} {:>9}  {}", "ranks", "memory/rank",
-                        "bytes/" + stage.unit, "s/" + stage.unit, "speed-up", "limited by"));
+    run.say(fmt::format("{:>6} {:>12} {:>14} {:>9} {:>13} {:>9}  {}", "ranks", "memory/rank",
+                        "bytes/" + stage.unit, "messages", "s/" + stage.unit, "speed-up",
+                        "limited by"));
     auto& json = run.result["stages"][stage.name];
     json["steps"] = stage.steps;
     for (std::size_t i = 0; i < stage.costs.size(); ++i) {
@@ -63,8 +71,8 @@ void tell_stage(Run& run, const PlannedStage& stage) {
         nlohmann::ordered_json parts;
         for (const auto& [what, bytes] : c.memory) parts[what] = bytes;
         const std::string limit = limit_of(c, stage.costs.front(), stage.speed);
-        run.say(fmt::format("{:>6} {:>9.3f} GB {:>11.3f} MB {:>13.4g} {:>9.2f}  {}{}", c.ranks,
-                            memory * 1e-9, c.bytes * 1e-6, c.seconds,
+        run.say(fmt::format("{:>6} {:>9.3f} GB {:>11.3f} MB {:>9.0f} {:>13.4g} {:>9.2f}  {}{}",
+                            c.ranks, memory * 1e-9, c.bytes * 1e-6, c.step.messages, c.seconds,
                             stage.costs.front().seconds / c.seconds, limit,
                             c.note.empty() ? "" : " (" + c.note + ")"));
         json["ranks"][std::to_string(c.ranks)] = {
@@ -80,41 +88,66 @@ void tell_stage(Run& run, const PlannedStage& stage) {
     run.say(fmt::format("memory on {} ranks: {}", last.ranks, parts));
 }
 
+/// The text as one word of a shell.
+std::string quoted(const std::string& text) {
+    std::string word = "'";
+    for (const char c : text) word += c == '\'' ? std::string("'\\''") : std::string(1, c);
+    return word + "'";
+}
+
+/// What `rankfold run` is given besides threads and files of its own.
+std::string run_words(const Run& run, const PlanCommand& o) {
+    const CommonOptions usual;
+    std::string words = quoted(o.job);
+    for (const auto& change : o.changes) words += " --set " + quoted(change);
+    if (run.common.precision != usual.precision) words += " --precision " + run.common.precision;
+    if (run.common.seed != usual.seed) words += fmt::format(" --seed {}", run.common.seed);
+    return words;
+}
+
 /// The batch script of this job on `ranks` ranks.
-std::string batch_script(const PlanCommand& o, Index ranks, Index threads, const Total& total,
-                         const std::string& options) {
+/// @param unplanned  names of stages that count neither in the memory nor in the time
+std::string batch_script(const Run& run, const PlanCommand& o, Index ranks, const Total& total,
+                         const std::string& unplanned) {
+    const Index threads = run.common.threads;
     const double minutes = std::max(5.0, 1.5 * total.seconds / 60.0 + 5.0);
     const auto whole = static_cast<Index>(minutes) + 1;
     const double megabytes = 1.25 * total.memory / static_cast<double>(threads) * 1e-6 + 64.0;
+    const std::string memory =
+        unplanned.empty()
+            ? fmt::format("#SBATCH --mem-per-cpu={:.0f}M\n", megabytes)
+            : fmt::format("# Not planned, so set time and memory yourself: {}\n", unplanned);
     return fmt::format(R"SBATCH(#!/bin/bash
-# {0} on {1} ranks: {2:.3f} GB a rank and some {3:.0f} s by `rankfold plan`. Submit it again, or let it
-# requeue itself, until it is done: it stops ahead of its limit with a checkpoint.
+# {0} ranks: {1:.3f} GB a rank and some {2:.0f} s by `rankfold plan`. It stops ahead of its limit with
+# a checkpoint and requeues itself until it is done; submitted again, it goes on from there.
 #SBATCH --job-name=rankfold
-#SBATCH --ntasks={1}
-#SBATCH --cpus-per-task={4}
-#SBATCH --mem-per-cpu={5:.0f}M
-#SBATCH --time={6:02}:{7:02}:00
+#SBATCH --ntasks={0}
+#SBATCH --cpus-per-task={3}
+{4}#SBATCH --time={5:02}:{6:02}:00
 #SBATCH --requeue
 #SBATCH --signal=B:USR1@120
 #SBATCH --output=%x-%j.log
 #SBATCH --open-mode=append
-export OPENBLAS_NUM_THREADS=1 OMP_NUM_THREADS={4} OMP_PLACES=cores OMP_PROC_BIND=close
-export SRUN_CPUS_PER_TASK={4}
+export OPENBLAS_NUM_THREADS=1 OMP_NUM_THREADS={3} OMP_PLACES=cores OMP_PROC_BIND=close
+export SRUN_CPUS_PER_TASK={3}
 end=$(date -d "$(squeue -h -j "$SLURM_JOB_ID" -o %e)" +%s)
 export SLURM_JOB_END_TIME=${{SLURM_JOB_END_TIME:-$end}}
-srun --mpi=pmix --cpu-bind=cores --kill-on-bad-exit=1 "${{RANKFOLD:-rankfold}}" run {0}{8} \
-    --threads {4} --checkpoint "rankfold-$SLURM_JOB_ID.checkpoints" --resume --force \
-    --report "rankfold-$SLURM_JOB_ID.json" &
+srun --mpi=pmix --cpu-bind=cores --kill-on-bad-exit=1 "${{RANKFOLD:-rankfold}}" run {7} \
+    --threads {3} --checkpoint {8} --resume --force --report "rankfold-$SLURM_JOB_ID.json" &
 launched=$!
 trap 'kill -USR1 $launched' USR1 TERM
 wait $launched
 status=$?
 while kill -0 $launched 2>/dev/null; do wait $launched; status=$?; done
-((status == 75)) && scontrol requeue "$SLURM_JOB_ID"
+# after scancel the job is no longer RUNNING
+if ((status == 75)) && [[ $(squeue -h -j "$SLURM_JOB_ID" -o %T) == RUNNING ]]; then
+    scontrol requeue "$SLURM_JOB_ID"
+fi
 exit $status
 )SBATCH",
-                       o.job, ranks, total.memory * 1e-9, total.seconds, threads, megabytes,
-                       whole / 60, whole % 60, options);
+                       ranks, total.memory * 1e-9, total.seconds, threads, memory, whole / 60,
+                       whole % 60, run_words(run, o),
+                       quoted(std::filesystem::path(o.job).stem().string() + ".checkpoints"));
 }
 
 /// Of the numbers of ranks that fit, the greatest that still is half as efficient as the least.
@@ -145,10 +178,14 @@ void run_plan(Run& run, PlanCommand o) {
     StagePlanner planner(run, {o.ranks.begin(), o.ranks.end()}, o.calibration);
     std::vector<Total> totals(o.ranks.size());
     int planned = 0;
+    std::string unplanned;  // stages that may need more than those that are
     for (const StageRun& stage : stages) {
         const auto found = planner.plan(stage);
         planned += found.costs.empty() ? 0 : 1;
         add_to_totals(found, totals);
+        if (found.costs.empty() && !is_light(stage.command)) {
+            unplanned += (unplanned.empty() ? "" : ", ") + found.name;
+        }
         if (o.slurm) continue;
         if (found.costs.empty()) {
             run.say(fmt::format("\n{}: not planned ({})", stage.name, found.about));
@@ -160,28 +197,29 @@ void run_plan(Run& run, PlanCommand o) {
     if (planned == 0) {
         throw input_error(o.job,
                           ": none of its stages can be planned: als and mlp on matrix files "
-                          "that exist can");
+                          "that exist can; run the stages that make them first (import, split)");
     }
     const double room = o.memory ? parse_bytes("--memory-per-rank", *o.memory) : memory_per_core();
     std::optional<std::size_t> least;
     const std::size_t best = advisable(o.ranks, totals, room, least);
+    const std::string fits =
+        least ? fmt::format("least ranks that fit in {:.2f} GB each: {}; {} are worth it",
+                            room * 1e-9, o.ranks[*least], o.ranks[best])
+              : fmt::format(
+                    "none of these numbers of ranks fits in {:.2f} GB each: more --ranks, "
+                    "or nodes with more memory (--memory-per-rank)",
+                    room * 1e-9);
     if (o.slurm) {
         run.prints_document = true;
-        std::string options;
-        for (const auto& change : o.changes) options += " --set '" + change + "'";
+        if (!least) run.log(fits);
         if (run.comm.is_root()) {
-            fmt::print("{}",
-                       batch_script(o, o.ranks[best], run.common.threads, totals[best], options));
+            fmt::print("{}", batch_script(run, o, o.ranks[best], totals[best], unplanned));
         }
         return;
     }
     if (least) run.result["least_ranks_that_fit"] = o.ranks[*least];
     run.result["advised_ranks"] = o.ranks[best];
-    run.say(least ? fmt::format("\nleast ranks that fit in {:.2f} GB each: {}; {} are worth it",
-                                room * 1e-9, o.ranks[*least], o.ranks[best])
-                  : fmt::format("\nnone of these numbers of ranks fits in {:.2f} GB each: more "
-                                "--ranks, or nodes with more memory (--memory-per-rank)",
-                                room * 1e-9));
+    run.say("\n" + fits);
 }
 
 }  // namespace

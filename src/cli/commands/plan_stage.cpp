@@ -24,6 +24,7 @@ namespace {
 
 /// Median seconds of a sweep, all of it, on a made matrix with rows and columns like the real one.
 /// @param[out] flops  of a rank in it
+template <Real R>
 double als_sweep_seconds(const Communicator& comm, const MatrixShape& shape, AlsOptions options,
                          double& flops) {
     constexpr double most = 2e6;
@@ -33,7 +34,7 @@ double als_sweep_seconds(const Communicator& comm, const MatrixShape& shape, Als
         .cols = std::max<Index>(64, std::llround(part * static_cast<double>(shape.cols))),
         .nnz = std::llround(part * static_cast<double>(shape.nnz))};
     like.nnz = std::min(like.nnz, like.rows * like.cols / 2);
-    const auto a = generate_ratings<float>(comm, like);
+    const auto a = generate_ratings<R>(comm, like);
     flops = (half_sweep_flops(a.nnz(), a.rows(), options.k) +
              half_sweep_flops(a.nnz(), a.cols(), options.k)) /
             comm.size();
@@ -56,6 +57,12 @@ double als_sweep_seconds(const Communicator& comm, const MatrixShape& shape, Als
 std::string text_of(const nlohmann::json& options, const char* name) {
     const auto found = options.find(name);
     return found != options.end() && found->is_string() ? found->get<std::string>() : "";
+}
+
+/// What else the speed depends on, for its key in a calibration.
+std::string kind_of(const nlohmann::json& options) {
+    return fmt::format(" {} threads={}", text_of(options, "precision"),
+                       options.at("threads").get<Index>());
 }
 
 /// The file of a stage's matrix, as it stands in the options.
@@ -163,12 +170,14 @@ PlannedStage StagePlanner::plan_als(const nlohmann::json& options) {
     als.solver.solver = solver == "cg"         ? Solver::cg
                         : solver == "subspace" ? Solver::subspace
                                                : Solver::cholesky;
-    const std::string key = fmt::format("als {} k={} entries/row={} entries/column={}{}", solver,
+    const std::string key = fmt::format("als {} k={} entries/row={} entries/column={}{}{}", solver,
                                         als.k, shape.nnz / shape.rows, shape.nnz / shape.cols,
-                                        als.implicit ? " implicit" : "");
+                                        als.implicit ? " implicit" : "", kind_of(options));
     stage.speed.seconds_per_flop = speed_of(key, [&] {
         double flops = 0.0;
-        const double seconds = als_sweep_seconds(run_.comm, shape, als, flops);
+        const double seconds = size.word == sizeof(float)
+                                   ? als_sweep_seconds<float>(run_.comm, shape, als, flops)
+                                   : als_sweep_seconds<double>(run_.comm, shape, als, flops);
         return seconds / flops;
     });
     for (const AlsCost& cost : costs) {
@@ -219,7 +228,9 @@ PlannedStage StagePlanner::plan_mlp(const nlohmann::json& options) {
     stage.about = fmt::format("mlp, {} samples, widths {}, batch {}", shape.rows,
                               nlohmann::json(widths).dump(), batch);
     stage.steps = options.at("epochs").get<Index>() * ((shape.rows + batch - 1) / batch);
-    const std::string key = fmt::format("mlp {} batch={}", nlohmann::json(widths).dump(), batch);
+    const std::string key =
+        fmt::format("mlp {} batch={} blocks={}{}", nlohmann::json(widths).dump(), batch, blocks,
+                    kind_of(options));
     stage.speed.seconds_per_flop = speed_of(key, [&] {
         const bool large = size.step_flops > 1e10;  // a step is long enough to be timed
         const MlpBenchOptions bench{.layers = widths,
@@ -228,7 +239,9 @@ PlannedStage StagePlanner::plan_mlp(const nlohmann::json& options) {
                                     .steps = large ? 1 : 5,
                                     .repeats = large ? 1 : 3,
                                     .threads = options.at("threads").get<Index>()};
-        const double seconds = bench_mlp<float>(run_.comm, bench).median();
+        const double seconds = (bytes == sizeof(float) ? bench_mlp<float>(run_.comm, bench)
+                                                       : bench_mlp<double>(run_.comm, bench))
+                                   .median();
         return seconds / training_step_cost(size, run_.comm.size()).flops;
     });
     const auto word = static_cast<double>(bytes);
