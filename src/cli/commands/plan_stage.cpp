@@ -38,7 +38,7 @@ double als_sweep_seconds(const Communicator& comm, const MatrixShape& shape, Als
     flops = (half_sweep_flops(a.nnz(), a.rows(), options.k) +
              half_sweep_flops(a.nnz(), a.cols(), options.k)) /
             comm.size();
-    options.sweeps = 4;
+    options.sweeps = 8;
     std::vector<double> seconds;
     double last = 0.0;
     Steering steering;
@@ -254,9 +254,13 @@ PlannedStage StagePlanner::plan_mlp(const nlohmann::json& options) {
         const auto n = static_cast<double>(size.parameters);
         const double stored = shape.sparse ? (word + sizeof(ColIndex)) * double(shape.nnz)
                                            : word * double(shape.rows) * double(shape.cols);
+        // what a row's columns are to be is kept by entries, besides the rows that are read
+        const double entries = (word + sizeof(ColIndex)) * double(shape.nnz);
+        const double targets = classes ? 0.0 : shape.sparse ? entries : 2.0 * entries;
         cost.memory = {{"process", process_bytes_},
                        {"matrix", stored * share},
                        {"samples", stored * share},
+                       {"targets", targets * share},
                        {"parameters and gradients", word * n * 2.0},
                        {"exchange and moments", word * n * (p > 1 ? 1.0 + 3.0 / p : 2.0)},
                        {"micro-batches", 2.0 * word * width * double(batch) * share}};
