@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include <rankfold/factor/warm_start.hpp>
 #include <rankfold/nn/factor_inputs.hpp>
 
 namespace rankfold {
@@ -84,11 +85,17 @@ Network<R> neumf_network(Index m, Index n, const NeuMfShape& shape, std::uint64_
 
 template <Real R>
 void start_from_factors(const Factors<R>& factors, Network<R>& network) {
+    if (factors.row_bias || factors.col_bias) {
+        throw input_error(
+            "the factors to start from have biases, which a product of embeddings cannot stand "
+            "for; fit them without --biases");
+    }
     ParameterArena<R>& arena = network.arena();
-    put_rows(row_features(factors), arena.matrix("embeddings/row_factors"));
-    put_rows(col_features(factors), arena.matrix("embeddings/column_factors"));
-    const MatrixView<R> weight = arena.matrix("layers/output/weight");
     const Index k = arena.matrix("embeddings/row_factors").cols;
+    const Factors<R> cut = cut_factors(factors, k);  // the best of rank k, if they have more
+    put_rows(cut.rows, arena.matrix("embeddings/row_factors"));
+    put_rows(cut.cols, arena.matrix("embeddings/column_factors"));
+    const MatrixView<R> weight = arena.matrix("layers/output/weight");
     std::ranges::fill(weight.row(0), R{0});
     std::fill_n(weight.row(0).begin(), k, static_cast<R>(score_scale));
     arena.matrix("layers/output/bias")(0, 0) = static_cast<R>(-0.5 * score_scale);

@@ -41,7 +41,7 @@ HWY_INLINE void map(const R* x, R* y, Index n, Function f) {
 /// serves all.
 template <class R, class Function>
 HWY_INLINE void map_rows(const R* x, Index ld, MatrixView<R> z, Function f) {
-    if (z.cols > 1 || z.ld > 1) {
+    if (z.cols != 1 || z.ld != 1) {
         for (Index i = 0; i < z.rows; ++i) map(x + i * ld, z.data + i * z.ld, z.cols, f);
     } else if (ld == 1) {  // one column is a vector of its own
         map(x, z.data, z.rows, f);

@@ -193,6 +193,12 @@ class Compress(NetworkTest):
                              "--report", "report.json", "--force", ranks=ranks)
             digests.add(self.report()["digest"])
         self.assertEqual(len(digests), 1)
+        plain = ["mlp", "a.h5", "--hidden", "48,32", "--epochs", 3, "--batch", 32, "--out", "n.h5",
+                 "--report", "report.json", "--force"]
+        self.run_program(*plain)
+        self.assertNotIn(self.report()["digest"], digests)
+        self.assert_refused(*plain, "--factorize", "svd:0.5", "--every-epochs", 3,
+                            says="would never")
         self.run_program("mlp", "a.h5", "--hidden", "48,32", "--factored", 5, "--epochs", 2,
                          "--batch", 32, "--out", "n.h5", "--force")
         with h5py.File(self.folder / "n.h5") as file:

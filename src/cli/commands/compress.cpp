@@ -360,7 +360,11 @@ Action declare_compress(Options& options) {
         "small.h5\n"
         "mpirun -n 4 rankfold compress network.h5 --data train.h5 --validation 0.1 "
         "--method svd,asvd,als,nmf --out small.h5");
-    return [o](Run& run) {
+    return [o, &options](Run& run) {
+        if (options.given("size") && (o->time || o->max_loss)) {
+            throw input_error(
+                "--time and --max-loss find the size themselves: give one of the three");
+        }
         run.common.precision == "float" ? run_compress<float>(run, *o)
                                         : run_compress<double>(run, *o);
     };

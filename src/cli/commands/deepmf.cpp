@@ -72,6 +72,11 @@ void check_options(const DeepMfCommand& o) {
     if (o.deep.entry_dropout > 0.0 && !o.reads("rows")) {
         throw input_error("--entry-dropout is for --input rows");
     }
+    if (o.loss == "logistic" && (o.deep.als.implicit || o.deep.als.unobserved_weight)) {
+        throw input_error(
+            "--implicit and --unobserved-weight are for --loss squared: --loss logistic tells "
+            "entries from drawn pairs");
+    }
     if (o.zeros && !o.ranks()) throw input_error("--zeros is for --implicit or --loss logistic");
     if (o.zeros && o.deep.als.unobserved_weight) {
         throw input_error("--zeros takes drawn pairs, --unobserved-weight all of them: give one");

@@ -2,6 +2,7 @@
 #include <algorithm>
 #include <charconv>
 #include <iterator>
+#include <map>
 
 #include <fmt/format.h>
 
@@ -65,10 +66,10 @@ JointOptions resolve(const Run& run, const HybridCommand& o) {
     options.epochs = o.epochs.value_or(options.epochs);
     options.batch = o.batch.value_or(options.batch);
     options.optimizer.learning_rate = o.learning_rate.value_or(options.optimizer.learning_rate);
-    if (options.prior_weight > 0.0 && o.row_features.empty() && o.col_features.empty()) {
+    if ((options.prior_weight > 0.0) == (o.row_features.empty() && o.col_features.empty())) {
         throw input_error(
-            "--prior-weight pulls factors towards what their features say; give "
-            "--row-features or --col-features");
+            "--prior-weight pulls factors towards what their features say: it goes together with "
+            "--row-features FILE, --col-features FILE or both");
     }
     return options;
 }
@@ -226,13 +227,29 @@ void run_hybrid(Run& run, const HybridCommand& o) {
     run.say("wrote " + o.out);
 }
 
+/// Refuses options that the form has no use for.
+void check_form(const Options& options, const std::string& form) {
+    const std::map<std::string, std::vector<std::string>> only{
+        {"joint",
+         {"rounds", "lambda", "lambda-exponent", "implicit", "alpha", "unobserved-weight",
+          "centering", "start-deviation", "zeros", "row-features", "col-features", "prior-weight"}},
+        {"neumf", {"negatives", "loss", "dropout"}}};
+    for (const auto& [of, names] : only) {
+        for (const auto& name : names) {
+            if (of != form && options.given(name)) {
+                throw input_error("--", name, " is for --form ", of);
+            }
+        }
+    }
+}
+
 /// What the options say of the other form.
 NeuMfCommand neumf_of(const HybridCommand& o) {
     NeuMfCommand neumf = o.neumf;
     neumf.matrix = o.matrix;
     neumf.out = o.out;
     neumf.loop = o.loop;
-    neumf.shape.factors = o.factors.value_or(neumf.shape.factors);
+    neumf.factors = o.factors;
     neumf.shape.embedding = o.embedding.value_or(neumf.shape.embedding);
     if (!o.hidden.empty()) neumf.shape.hidden = widths_of(o.hidden);
     neumf.settings.train.epochs = o.epochs.value_or(neumf.settings.train.epochs);
@@ -254,7 +271,8 @@ Action declare_hybrid(Options& options) {
                 "joint: factors and a network of pairs, one objective; neumf: embeddings of which "
                 "some are multiplied and some read by a tower, on entries and drawn pairs",
                 Accept::one_of({"joint", "neumf"}));
-    options.add("factors", o->factors, "Number of factors k; default: 64, neumf: 32",
+    options.add("factors", o->factors,
+                "Number of factors k; default: 64, neumf: as many as --init has, else 32",
                 Accept::between(1, 65536));
     options.add("rounds", o->joint.rounds, "Rounds of rows, columns and network",
                 Accept::at_least(1));
@@ -318,7 +336,8 @@ Action declare_hybrid(Options& options) {
         "rankfold hybrid clicks.h5 --form neumf --validation clicks.validation.h5 --out neumf.h5");
     o->neumf.settings.train.epochs = 20;
     o->neumf.settings.schedule = "constant";
-    return [o](Run& run) {
+    return [o, &options](Run& run) {
+        check_form(options, o->form);
         if (o->form == "neumf") {
             const NeuMfCommand neumf = neumf_of(*o);
             run.common.precision == "float" ? run_neumf<float>(run, neumf)

@@ -68,21 +68,26 @@ void run_neumf(Run& run, const NeuMfCommand& o) {
     }
     if (run.common.dry_run) return;
 
+    std::vector<std::pair<std::string, std::string>> inputs{{"matrix", digest_text(a->digest)}};
+    NeuMfShape shape = o.shape;
+    std::shared_ptr<Factors<R>> init;
+    if (!o.init.empty()) {
+        init = load_factors<R>(run, o.init);
+        shape.factors = init->k();
+        inputs.emplace_back("init", digest_text(digest(run.comm, init->tensors())));
+    }
+    shape.factors = o.factors.value_or(shape.factors);
+
     auto model = std::make_shared<NetworkModel<R>>(
         NetworkModel<R>{.head = loss_of("pairs", o.loss),
                         .input = NetworkInput::indices,
                         .class_names = {},
-                        .network = neumf_network<R>(a->rows(), a->cols(), o.shape,
+                        .network = neumf_network<R>(a->rows(), a->cols(), shape,
                                                     static_cast<std::uint64_t>(run.common.seed)),
                         .factors = nullptr,
                         .ids = a->ids,
                         .history = {}});
-    std::vector<std::pair<std::string, std::string>> inputs{{"matrix", digest_text(a->digest)}};
-    if (!o.init.empty()) {
-        const auto init = load_factors<R>(run, o.init);
-        start_from_factors(*init, model->network);
-        inputs.emplace_back("init", digest_text(digest(run.comm, init->tensors())));
-    }
+    if (init) start_from_factors(*init, model->network);
     fit(run, o, *a, *model, std::move(inputs));
     model->history = run.history;
     {
@@ -95,11 +100,10 @@ void run_neumf(Run& run, const NeuMfCommand& o) {
     run.digest = digest_text(digest(run.comm, model->tensors()));
     if (!run.history.rows.empty()) {
         run.result["loss"] = run.history.rows.back()[1];
-        run.say(
-            fmt::format("NeuMF, {} factors beside a tower on embeddings of {}: {} epochs, "
-                        "training loss {:.4f}",
-                        o.shape.factors, o.shape.embedding, run.history.rows.size(),
-                        run.history.rows.back()[1]));
+        run.say(fmt::format(
+            "NeuMF, {} factors beside a tower on embeddings of {}: {} epochs, "
+            "training loss {:.4f}",
+            shape.factors, shape.embedding, run.history.rows.size(), run.history.rows.back()[1]));
     }
     run.say("wrote " + o.out);
     run.handover.leave(o.out, model);

@@ -18,6 +18,7 @@ struct NeuMfCommand {
     std::string validation_negatives;
     std::string loss = "logistic";
     Index negatives = 4;
+    std::optional<Index> factors;  // those of init unless given
     NeuMfShape shape;
     NetworkSettings settings;
     LoopOptions loop;
