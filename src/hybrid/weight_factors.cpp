@@ -193,7 +193,7 @@ Pair small_nmf(const DenseMatrix<double>& a, Index inner, const CompressOptions&
     return pair;
 }
 
-/// W = W⁺ − W⁻: half of the inner dimension for each part.
+/// W = W⁺ − W⁻: half of the inner dimension for each part, all of it if W has one sign.
 Pair by_nmf(const DenseMatrix<double>& w, Index inner, const CompressOptions& options) {
     DenseMatrix<double> plus(w.rows(), w.cols());
     DenseMatrix<double> minus(w.rows(), w.cols());
@@ -201,9 +201,12 @@ Pair by_nmf(const DenseMatrix<double>& w, Index inner, const CompressOptions& op
         plus.data()[e] = std::max(0.0, w.data()[e]);
         minus.data()[e] = std::max(0.0, -w.data()[e]);
     }
-    const Index half = (inner + 1) / 2;
-    const Pair p = small_nmf(plus, half, options, 0);
-    const Pair n = small_nmf(minus, inner - half, options, 1);
+    const auto is_zero = [](const DenseMatrix<double>& part) {
+        return std::ranges::all_of(part.data(), [](double x) { return x == 0.0; });
+    };
+    const Index half = is_zero(minus) ? inner : is_zero(plus) ? 0 : (inner + 1) / 2;
+    const Pair p = half > 0 ? small_nmf(plus, half, options, 0) : Pair{};
+    const Pair n = half < inner ? small_nmf(minus, inner - half, options, 1) : Pair{};
     Pair pair{DenseMatrix<double>(w.rows(), inner), DenseMatrix<double>(w.cols(), inner)};
     for (Index f = 0; f < inner; ++f) {
         const bool first = f < half;

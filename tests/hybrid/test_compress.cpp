@@ -95,6 +95,28 @@ TEST_F(Compress, AllMethodsKeepTheBudgetAndFindTheLowRankPart) {
     }
 }
 
+TEST_F(Compress, ALayerOfOneSignGetsAllOfItsNonnegativeFactors) {
+    for (const double sign : {1.0, -1.0}) {
+        auto net = network();
+        const auto w = net.arena().matrix("layers/hidden1/weight");
+        const Philox random(3, Stream::row_factors);
+        for (Index i = 0; i < w.rows; ++i) {
+            for (Index j = 0; j < w.cols; ++j) {
+                w(i, j) = 0.0;
+                for (Index f = 0; f < 4; ++f) {
+                    w(i, j) += sign * std::abs(random.normal(i, f) * random.normal(100 + j, f));
+                }
+            }
+        }
+        std::vector<LayerPlan> plan;
+        const CompressOptions options{.method = CompressMethod::nmf, .size = 0.4, .sweeps = 400};
+        static_cast<void>(compress(comm, net, options, {}, plan));
+        EXPECT_GT(plan.front().inner, 0);
+        EXPECT_LT(plan.front().inner, 8);  // half of which would not do for rank 4
+        EXPECT_LT(plan.front().relative_error, 0.05);
+    }
+}
+
 TEST_F(Compress, FactoredLayersComputeAlmostTheSame) {
     auto net = network();
     std::vector<LayerPlan> plan;

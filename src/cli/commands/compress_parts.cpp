@@ -116,15 +116,22 @@ std::vector<LayerStatistics> table_visits(const Graph& graph, const BlockRowCsr<
 
 namespace {
 
-/// The metric of any scorer on the entries of `test`.
+/// The metric of any scorer on the entries of `test`, whose rows and columns, as those of `data`,
+/// are found by the scorer's names.
 template <Real R, class AnyScorer>
-Estimate measure_scores(const AnyScorer& scorer, const std::string& metric,
+Estimate measure_scores(const AnyScorer& scorer, const IdSource& names, const std::string& metric,
                         const MatrixData<R>& data, const MatrixData<R>& test, Index threads) {
-    const auto aligned = align(*test.sparse, scorer.layout(), scorer.cols(), {}, {});
+    const auto by_name = [&](const MatrixData<R>& matrix) {
+        const Communicator& comm = matrix.comm();
+        return align(*matrix.sparse, scorer.layout(), scorer.cols(),
+                     match_names(comm, matrix.ids, names, "obs", matrix.rows(), scorer.rows()),
+                     match_names(comm, matrix.ids, names, "var", matrix.cols(), scorer.cols()));
+    };
+    const auto aligned = by_name(test);
     if (metric == "rmse") {
         return rating_errors<R>(scorer, aligned.matrix, aligned.strangers, {}, threads).rmse;
     }
-    const auto seen = align(*data.sparse, scorer.layout(), scorer.cols(), {}, {});
+    const auto seen = by_name(data);
     const std::vector<Metric> wanted{parse_metric(metric)};
     return rank_quality<R>(scorer, {.test = aligned.matrix, .train = &seen.matrix}, wanted, threads)
         .metrics.front();
@@ -143,13 +150,14 @@ Estimate measure_network(Run& run, NetworkModel<R>& model, const MatrixData<R>& 
     }
     const std::string metric = metric_name(model);
     if (is_residual(model)) {
-        return measure_scores(JointScorer<R>(*model.factors, model.network), metric, data, test,
-                              threads);
+        return measure_scores(JointScorer<R>(*model.factors, model.network), model.factors->ids,
+                              metric, data, test, threads);
     }
     if (scores_pairs(model)) {
-        return measure_scores(JointScorer<R>(run.comm, model.network), metric, data, test, threads);
+        return measure_scores(JointScorer<R>(run.comm, model.network), model.ids, metric, data,
+                              test, threads);
     }
-    return measure_scores(network_scorer(model, &data), metric, data, test, threads);
+    return measure_scores(network_scorer(model, &data), data.ids, metric, data, test, threads);
 }
 
 template <Real R>
