@@ -136,7 +136,8 @@ std::vector<LayerPrice> weight_prices(const std::vector<StackShape>& stacks) {
         const bool small = std::min(s.out, s.in) < least_width_to_factor;
         prices.push_back({.dense = dense,
                           .base = small ? dense : 0.0,
-                          .direction = static_cast<double>(s.out + s.in)});
+                          .direction = static_cast<double>(s.out + s.in),
+                          .too_wide = s.too_wide()});
     }
     return prices;
 }
@@ -179,7 +180,8 @@ std::vector<Index> allocate_ranks(const std::vector<LayerPrice>& prices,
         const std::size_t l = steps.top().layer;
         steps.pop();
         const LayerPrice& price = prices[l];
-        const bool whole = price.factored(inner[l] + 1) >= price.dense;
+        const bool whole =
+            price.factored(inner[l] + 1) >= price.dense || inner[l] + 1 >= price.too_wide;
         const double cost = whole ? price.dense - price.factored(inner[l]) : price.direction;
         if (used + cost > budget) continue;  // a smaller layer may still have room
         used += cost;

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 #include <numeric>
+#include <utility>
 
 // One instruction set of each generation is enough, and halves the time to compile this.
 #define HWY_DISABLED_TARGETS (HWY_SSSE3 | HWY_SSE4 | HWY_AVX3_DL)
@@ -123,13 +124,34 @@ HWY_INLINE Index count_above(const R* scores, Index n, R value) {
     return count;
 }
 
+/// The least and the greatest of n > 0 scores.
+template <class R>
+HWY_INLINE std::pair<R, R> range_of(const R* scores, Index n) {
+    const Tag<R> d;
+    const Index lanes = static_cast<Index>(hn::Lanes(d));
+    auto low = hn::Set(d, scores[0]);
+    auto high = low;
+    Index i = 0;
+    for (; i + lanes <= n; i += lanes) {
+        const auto score = hn::LoadU(d, scores + i);
+        low = hn::Min(low, score);
+        high = hn::Max(high, score);
+    }
+    R least = hn::GetLane(hn::MinOfLanes(d, low));
+    R greatest = hn::GetLane(hn::MaxOfLanes(d, high));
+    for (; i < n; ++i) {
+        least = std::min(least, scores[i]);
+        greatest = std::max(greatest, scores[i]);
+    }
+    return {least, greatest};
+}
+
 /// Halves the range of values until few more than `top` scores are above its lower end.
 template <class R>
 Index drop_least_impl(R* scores, typename TopSelection<R>::Column* cols, Index n, Index top,
                       R& threshold) {
     constexpr int most_steps = 40;
-    R low = *std::min_element(scores, scores + n);
-    R high = *std::max_element(scores, scores + n);
+    auto [low, high] = range_of(scores, n);
     Index above = n;  // of the threshold so far
     R bound = threshold;
     for (int step = 0; step < most_steps && above > top + top / 8; ++step) {
@@ -297,10 +319,9 @@ Index TopSelection<R>::finish(std::span<Index> cols, std::span<R> scores) {
         order.push_back({scores_[c], cols_[c]});
     }
     const Index found = std::min(top_, count_);
-    std::partial_sort(order.begin(), order.begin() + found, order.end(),
-                      [](const Scored& a, const Scored& b) {
-                          return a.score > b.score || (a.score == b.score && a.col < b.col);
-                      });
+    std::ranges::sort(order, [](const Scored& a, const Scored& b) {  // few more than are wanted
+        return a.score > b.score || (a.score == b.score && a.col < b.col);
+    });
     for (std::size_t place = 0; place < static_cast<std::size_t>(top_); ++place) {
         const bool there = static_cast<Index>(place) < found;
         cols[place] = there ? Index{order[place].col} : Index{-1};

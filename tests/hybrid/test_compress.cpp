@@ -95,6 +95,18 @@ TEST_F(Compress, AllMethodsKeepTheBudgetAndFindTheLowRankPart) {
     }
 }
 
+TEST(AllocateRanks, NeverMakesALayerLarger) {
+    // measured times may say that factors cost less than they weigh
+    const StackShape shape{.layers = {"a"}, .out = 20, .in = 20};
+    EXPECT_EQ(shape.too_wide(), 10);
+    const std::vector<double> spectrum(20, 1.0);
+    const std::vector<LayerPrice> cheap{
+        {.dense = 100.0, .base = 0.0, .direction = 1.0, .too_wide = shape.too_wide()}};
+    EXPECT_EQ(allocate_ranks(cheap, {spectrum}, 50.0).front(), 9);
+    EXPECT_EQ(allocate_ranks(cheap, {spectrum}, 100.0).front(), 0);  // dense is as small, and exact
+    EXPECT_EQ(allocate_ranks(cheap, {spectrum}, 5.0).front(), 5);
+}
+
 TEST_F(Compress, ALayerOfOneSignGetsAllOfItsNonnegativeFactors) {
     for (const double sign : {1.0, -1.0}) {
         auto net = network();

@@ -1,6 +1,7 @@
 // A network's weight matrices replaced by low-rank factors.
 #pragma once
 
+#include <limits>
 #include <string>
 #include <vector>
 
@@ -28,6 +29,8 @@ struct LayerPrice {
     double dense = 0.0;
     double base = 0.0;       ///< factored with inner = 0
     double direction = 0.0;  ///< for each column of U and V
+    /// The inner dimension from which on it is no smaller than the dense layer.
+    Index too_wide = std::numeric_limits<Index>::max();
 
     [[nodiscard]] double factored(Index inner) const {
         return base + direction * static_cast<double>(inner);
@@ -40,6 +43,9 @@ struct StackShape {
     Index out = 0;
     Index in = 0;
     bool table = false;
+
+    /// The inner dimension from which on the factors are no smaller.
+    [[nodiscard]] Index too_wide() const { return (out * in + out + in - 1) / (out + in); }
 };
 
 struct CompressOptions {

@@ -76,7 +76,7 @@ std::vector<LayerPrice> time_prices(const Communicator& comm, const std::vector<
         const Index less = std::max<Index>(1, even / 8);
         const Index more = std::max(less + 1, even / 2);
         const double first = seconds(less);
-        LayerPrice price{.dense = seconds(0)};
+        LayerPrice price{.dense = seconds(0), .too_wide = stack.too_wide()};
         price.direction =
             std::max(1e-12, (seconds(more) - first) / static_cast<double>(more - less));
         price.base = std::max(0.0, first - price.direction * static_cast<double>(less));

@@ -240,16 +240,22 @@ private:
         return options;
     }
 
+    /// What sets a point apart from the others.
+    [[nodiscard]] nlohmann::ordered_json own_settings(const Point& point) const {
+        nlohmann::ordered_json settings{{"factors", point.k},
+                                        {"lambda", point.lambda},
+                                        {"lambda-exponent", point.exponent},
+                                        {"alpha", point.alpha},
+                                        {"missing", o_.nmf.missing},
+                                        {"unobserved-weight", nullptr}};
+        if (point.unobserved) settings["unobserved-weight"] = *point.unobserved;
+        return settings;
+    }
+
     /// The options with which `als` or `nmf` would make the factors of a point.
     [[nodiscard]] nlohmann::ordered_json settings_of(const Point& point) const {
         auto settings = run_.options;
-        settings["factors"] = point.k;
-        settings["lambda"] = point.lambda;
-        settings["lambda-exponent"] = point.exponent;
-        settings["alpha"] = point.alpha;
-        settings["missing"] = o_.nmf.missing;
-        settings["unobserved-weight"] = nullptr;
-        if (point.unobserved) settings["unobserved-weight"] = *point.unobserved;
+        settings.update(own_settings(point));
         return settings;
     }
 
@@ -259,7 +265,7 @@ private:
                                           std::shared_ptr<const Factors<R>> init) {
         const std::string name = fmt::format("point-{}", table_.size() + 1);
         auto inputs = data_.inputs;
-        inputs.emplace_back("point", settings_of(point).dump());
+        inputs.emplace_back("point", own_settings(point).dump());
         const JobIdentity identity = identity_of(run_, inputs);
         const nlohmann::ordered_json key{identity.options, identity.inputs};
         LoopOptions loop = o_.loop;
