@@ -84,7 +84,7 @@ TEST(Digest, CountsNegativeZeroAsZeroAndSeesPlaces) {
 template <class T>
 void expect_sum_of_terms(T step) {
     std::vector<T> x;
-    for (int i = 0; i < 45; ++i) x.push_back(static_cast<T>((i - 20) * step));
+    for (int i = 0; i < 45; ++i) x.push_back(static_cast<T>(static_cast<T>(i - 20) * step));
     x[3] = static_cast<T>(-0.0);
     x[7] = std::numeric_limits<T>::lowest();
     x[30] = std::numeric_limits<T>::max();

@@ -3,6 +3,7 @@
 #include <map>
 
 #include <rankfold/core/random.hpp>
+#include <rankfold/hybrid/prior.hpp>
 
 #include "hybrid/small_ratings.hpp"
 #include "support/mpi_test.hpp"
@@ -121,7 +122,7 @@ TEST_F(Joint, APriorPullsTheFactorsTowardsItsNetwork) {
     double distance[2];
     for (const double weight : {0.1, 1000.0}) {
         o.prior_weight = weight;
-        const auto model = fit_joint(a, o, SideFeatures<double>{.rows = &f}, Steering{});
+        auto model = fit_joint(a, o, SideFeatures<double>{.rows = &f}, Steering{});
         double before = model.start_objective;
         for (const auto& round : model.factors.history.rows) {
             EXPECT_LE(round[1], before * (1.0 + 1e-12));
