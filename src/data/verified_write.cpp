@@ -235,18 +235,7 @@ void verify(const Communicator& comm, const std::string& temporary, const Tensor
 
 std::vector<std::uint64_t> checksums(const Communicator& comm, const TensorList& state) {
     std::vector<std::uint64_t> sums;
-    for (const Tensor& tensor : state.tensors) {
-        std::uint64_t sum = 0;
-        if (!tensor.replicated || comm.is_root()) {
-            std::visit(
-                [&]<class T>(std::span<T> data) {
-                    sum = digest_sum<T>(data, fnv1a(tensor.path),
-                                        tensor.local.begin * width_of(tensor));
-                },
-                tensor.data);
-        }
-        sums.push_back(sum);
-    }
+    for (const Tensor& tensor : state.tensors) sums.push_back(local_digest(comm, tensor));
     comm.all_reduce(std::span<std::uint64_t>(sums), Reduce::sum);
     return sums;
 }

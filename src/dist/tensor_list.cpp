@@ -40,18 +40,19 @@ void TensorList::add_part(std::string path, Index total, Index first, std::span<
                        .data = data});
 }
 
+std::uint64_t local_digest(const Communicator& comm, const Tensor& tensor) {
+    if (tensor.replicated && !comm.is_root()) return 0;
+    const Index width = tensor.shape.size() > 1 ? tensor.shape[1] : 1;
+    return std::visit(
+        [&]<class T>(std::span<T> data) {
+            return digest_sum<T>(data, fnv1a(tensor.path), tensor.local.begin * width);
+        },
+        tensor.data);
+}
+
 std::uint64_t digest(const Communicator& comm, const TensorList& state) {
     std::uint64_t sum = 0;
-    for (const Tensor& tensor : state.tensors) {
-        if (tensor.replicated && !comm.is_root()) continue;
-        const std::uint64_t path = fnv1a(tensor.path);
-        const Index width = tensor.shape.size() > 1 ? tensor.shape[1] : 1;
-        std::visit(
-            [&]<class T>(std::span<T> data) {
-                sum += digest_sum<T>(data, path, tensor.local.begin * width);
-            },
-            tensor.data);
-    }
+    for (const Tensor& tensor : state.tensors) sum += local_digest(comm, tensor);
     return comm.all_reduce(sum, Reduce::sum);
 }
 

@@ -3,7 +3,6 @@
 #include <algorithm>
 
 #include <rankfold/factor/warm_start.hpp>
-#include <rankfold/nn/factor_inputs.hpp>
 
 namespace rankfold {
 

@@ -4,9 +4,6 @@
 
 #include <hwy/cache_control.h>
 
-// One instruction set of each generation is enough, and halves the time to compile this.
-#define HWY_DISABLED_TARGETS (HWY_SSSE3 | HWY_SSE4 | HWY_AVX3_DL)
-
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "sparse_kernels.cpp"
 #include <hwy/foreach_target.h>  // must come before highway.h

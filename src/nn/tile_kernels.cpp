@@ -2,9 +2,6 @@
 
 #include <algorithm>
 
-// One instruction set of each generation is enough, and halves the time to compile this.
-#define HWY_DISABLED_TARGETS (HWY_SSSE3 | HWY_SSE4 | HWY_AVX3_DL)
-
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "tile_kernels.cpp"
 #include <hwy/foreach_target.h>  // must come before highway.h

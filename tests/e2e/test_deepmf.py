@@ -95,6 +95,8 @@ class WithoutNames(Towers):
                               (["--entry-dropout", 0.5], "--input rows"),
                               (["--zeros", 2], "--implicit"),
                               (["--implicit", "--zeros", 2, "--unobserved-weight", 0.1], "--zeros"),
+                              (["--loss", "logistic", "--implicit"], "--loss squared"),
+                              (["--loss", "logistic", "--unobserved-weight", 0.1], "--loss squared"),
                               (["--patience", 2], "--validation")):
             with self.subTest(options):
                 self.assert_refused("deepmf", "a.h5", *options, "--out", "d.h5", says=says)

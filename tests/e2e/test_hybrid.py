@@ -163,6 +163,26 @@ class JointValidation(ProgramTest):
             self.assert_refused("hybrid", "a.h5", "--form", form, "--patience", 2, "--out", "j.h5",
                                 says="--validation FILE")
 
+    def test_what_is_for_the_other_form_or_needs_something_beside_it(self):
+        self.run_program("als", "a.h5", "--factors", 4, "--biases", "--out", "biased.h5")
+        for form, options, says in (("neumf", ["--rounds", 3], "--rounds is for --form joint"),
+                                    ("neumf", ["--row-features", "a.h5"], "--form joint"),
+                                    ("neumf", ["--init", "biased.h5"], "--biases"),
+                                    ("joint", ["--negatives", 2], "--negatives is for --form neumf"),
+                                    ("joint", ["--row-features", "a.h5"], "--prior-weight"),
+                                    ("joint", ["--prior-weight", 2], "--row-features")):
+            with self.subTest(options):
+                self.assert_refused("hybrid", "a.h5", "--form", form, *options, "--out", "j.h5",
+                                    says=says, ranks=2)
+
+    def test_neumf_has_as_many_factors_as_it_begins_with(self):
+        self.run_program("als", "a.h5", "--factors", 5, "--out", "five.h5")
+        for options, factors in (([], 5), (["--factors", 3], 3)):
+            self.run_program("hybrid", "a.h5", "--form", "neumf", "--init", "five.h5", "--epochs", 1,
+                             "--embedding", 4, "--hidden", 4, *options, "--out", "n.h5", "--force")
+            with h5py.File(self.folder / "n.h5") as file:
+                self.assertEqual(file["embeddings/row_factors"].shape[1], factors)
+
 
 class Cost(ProgramTest):
     def test_the_benchmark_tells_a_round_beside_its_parts_and_the_bytes_of_each_phase(self):

@@ -209,6 +209,7 @@ class Compress(NetworkTest):
         for options, says in [(["--method", "svd,als"], "--validation"),
                               (["--max-loss", 1], "--validation"),
                               (["--size", 0.001], "larger"),
+                              (["--size", 0.5, "--time", 0.5], "one of the three"),
                               (["--time", 0.5, "--max-loss", 1, "--validation", 0.2], "both")]:
             with self.subTest(says):
                 self.assert_refused("compress", "net.h5", "--data", "a.h5", *options, "--out",

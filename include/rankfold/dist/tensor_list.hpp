@@ -43,6 +43,10 @@ struct TensorList {
     void add_part(std::string path, Index total, Index first, std::span<T> data);
 };
 
+/// What this rank's part of a tensor adds to the digest of a state; 0 on other ranks than 0 if it
+/// is replicated.
+[[nodiscard]] std::uint64_t local_digest(const Communicator& comm, const Tensor& tensor);
+
 /// The digest of a state: Σ mod 2^64 over all elements of all tensors of digest_term(bits, path,
 /// global linear index). Equal states have equal digests on any number of ranks; scalars do not
 /// count. @collective over comm

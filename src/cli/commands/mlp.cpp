@@ -264,10 +264,6 @@ typename NetworkStop<R>::Measure measure_on(SamplesRef<R> samples, const MlpProb
 template <Real R>
 Steering projecting(Run& run, const MlpCommand& o, Network<R>& network, Steering inner) {
     if (o.factorize.empty()) return inner;
-    if (o.every_epochs >= o.settings.train.epochs) {
-        throw input_error("--factorize would never do so: --every-epochs ", o.every_epochs,
-                          " are not less than --epochs ", o.settings.train.epochs);
-    }
     const CompressOptions options = factorize_options(run, o.factorize);
     return {.restore = inner.restore,
             .after = [&run, &network, options, every = o.every_epochs, after = inner.after](
@@ -390,6 +386,10 @@ void run_mlp(Run& run, const MlpCommand& o) {
     if (!o.factorize.empty()) {
         static_cast<void>(factorize_options(run, o.factorize));
         if (o.factored > 0) throw input_error("give --factored or --factorize, not both");
+        if (o.every_epochs >= o.settings.train.epochs) {
+            throw input_error("--factorize would never do so: --every-epochs ", o.every_epochs,
+                              " are not less than --epochs ", o.settings.train.epochs);
+        }
     }
     const MlpProblem<R> p = open_problem<R>(run, o);
     if (p.factors) check_columns(p, o.factors_file);
