@@ -119,7 +119,7 @@ void check_shapes(const StateFile& file, const Graph& graph, const std::string& 
             expect(path + "weight", {layer.outputs, in});
         } else if (layer.kind == LayerKind::factored) {
             expect(path + "u", {layer.outputs, layer.inner});
-            if (layer.v != Origin::external) expect(path + "v", {in, layer.inner});
+            if (layer.stores_v()) expect(path + "v", {in, layer.inner});
         }
     }
 }

@@ -231,6 +231,7 @@ Network<R> compress(const Communicator& comm, Network<R>& network, const Compres
             spec->kind = LayerKind::factored;
             spec->inner = stack.inner;
             if (stack.shape.layers.size() > 1) spec->v = Origin::fixed;
+            if (rows.begin > 0) spec->v_of = stack.shape.layers.front();
         }
     }
     Network<R> result(graph);
@@ -245,6 +246,7 @@ Network<R> compress(const Communicator& comm, Network<R>& network, const Compres
                 stack->pair.u.view().row_block(rows),
                 result.arena().matrix(table ? "embeddings/" + layer.name + table_suffix
                                             : path + "/u"));
+            if (rows.begin > 0) continue;  // V is the first layer's
             copy_matrix<R, double>(stack->pair.v.view(),
                                    result.arena().matrix(path + (table ? "/weight" : "/v")));
         } else {
@@ -256,9 +258,9 @@ Network<R> compress(const Communicator& comm, Network<R>& network, const Compres
 }
 
 template <Real R>
-void project_weights(const Communicator& comm, Network<R>& network,
-                     const CompressOptions& options) {
-    for (const FactoredStack& stack : factor_all(comm, network, options, {})) {
+void project_weights(const Communicator& comm, Network<R>& network, const CompressOptions& options,
+                     const std::vector<LayerStatistics>& statistics) {
+    for (const FactoredStack& stack : factor_all(comm, network, options, statistics)) {
         if (stack.inner == 0) continue;
         DenseMatrix<double> product(stack.shape.out, stack.shape.in);
         gemm<double>(Transpose::no, Transpose::yes, 1.0, stack.pair.u.view(), stack.pair.v.view(),
@@ -277,7 +279,9 @@ template Network<float> compress(const Communicator&, Network<float>&, const Com
                                  const std::vector<LayerStatistics>&, std::vector<LayerPlan>&);
 template Network<double> compress(const Communicator&, Network<double>&, const CompressOptions&,
                                   const std::vector<LayerStatistics>&, std::vector<LayerPlan>&);
-template void project_weights(const Communicator&, Network<float>&, const CompressOptions&);
-template void project_weights(const Communicator&, Network<double>&, const CompressOptions&);
+template void project_weights(const Communicator&, Network<float>&, const CompressOptions&,
+                              const std::vector<LayerStatistics>&);
+template void project_weights(const Communicator&, Network<double>&, const CompressOptions&,
+                              const std::vector<LayerStatistics>&);
 
 }  // namespace rankfold

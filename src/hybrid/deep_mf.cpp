@@ -10,6 +10,23 @@ namespace rankfold {
 
 namespace {
 
+/// Refuses inputs that are not those of the tower of this side.
+void check_widths(const Graph& towers, const std::string& side, const TowerWidths& given) {
+    const TowerWidths wanted = widths_in(towers, side);
+    const auto check = [&](Index wanted_width, Index given_width, const char* what) {
+        if (wanted_width == given_width) return;
+        throw input_error("the tower of the ", side, "s reads ",
+                          wanted_width == 0 ? concat("no ", what)
+                                            : concat(what, " of ", wanted_width, " columns"),
+                          ", but ", given_width == 0 ? "none are" : concat(given_width, " are"),
+                          " given");
+    };
+    check(wanted.embeddings, given.embeddings, "embeddings");
+    check(wanted.entries, given.entries, "entries");
+    check(wanted.features, given.features, "features");
+    check(wanted.factors, given.factors, "factors");
+}
+
 /// One tower in training: what it reads, its samples, and its outputs.
 template <Real R>
 struct TowerSide {
@@ -21,13 +38,15 @@ struct TowerSide {
     Trainer<R> trainer;
     BlockRows<R> outputs;
 
+    /// @param towers  to go on with, or nullptr
     TowerSide(const Communicator& comm, bool column_, Index rows, const TowerInputs<R>& given,
-              const DeepMfOptions& o, Index blocks)
+              const DeepMfOptions& o, const Network<R>* towers)
         : name{column_ ? "column" : "row"},
           column{column_},
-          inputs{comm, ShardLayout::even(rows, blocks, comm.size()), given},
-          network{started(name, inputs.widths(), o)},
-          samples{comm, inputs, blocks},
+          inputs{comm, ShardLayout::even(rows, o.micro_batches, comm.size()), given},
+          network{towers != nullptr ? continued(name, inputs.widths(), *towers)
+                                    : started(name, inputs.widths(), o)},
+          samples{comm, inputs, o.micro_batches},
           trainer{network, samples, o.loss(), o.train},
           outputs{comm, inputs.layout(), o.tower.k} {}
 
@@ -35,6 +54,14 @@ struct TowerSide {
                               const DeepMfOptions& o) {
         Network<R> network(tower_graph(name, widths, o.tower));
         network.initialize(o.train.seed + (name == "column" ? 1U : 0U));
+        return network;
+    }
+
+    static Network<R> continued(const std::string& name, const TowerWidths& widths,
+                                const Network<R>& towers) {
+        check_widths(towers.graph(), name, widths);
+        Network<R> network(one_tower(towers.graph(), name));
+        copy_parameters(towers, network);
         return network;
     }
 
@@ -99,8 +126,8 @@ struct DeepMf<R>::Impl {
             f.entries = &matrix;
             g.entries = &transposed;
         }
-        rows = std::make_unique<TowerSide<R>>(comm, false, a.rows(), f, o, o.micro_batches);
-        cols = std::make_unique<TowerSide<R>>(comm, true, a.cols(), g, o, o.micro_batches);
+        rows = std::make_unique<TowerSide<R>>(comm, false, a.rows(), f, o, data.towers);
+        cols = std::make_unique<TowerSide<R>>(comm, true, a.cols(), g, o, data.towers);
         network.emplace(both_towers(rows->network.graph(), cols->network.graph()));
         if (o.samples()) {
             for (R& v : matrix.local().values) v = v > R{0} ? R{1} : R{0};
@@ -116,7 +143,9 @@ struct DeepMf<R>::Impl {
     void begin(const DeepMfData<R>& data) {
         const auto start = [&](TowerSide<R>& side, const BlockRows<R>* factors_of_side,
                                const TowerInputs<R>& given) {
-            if (factors_of_side != nullptr) {
+            if (data.towers != nullptr) {
+                // they are what they are
+            } else if (factors_of_side != nullptr) {
                 begin_with(gather_all(*factors_of_side), 1.0, side.name, o.logistic, side.network);
             } else if (given.factors != nullptr && !given.embeddings) {
                 begin_with(gather_all(*given.factors), side.inputs.factor_scale(), side.name,
@@ -209,6 +238,27 @@ void DeepMf<R>::run(const Steering& steering) {
 }
 
 template <Real R>
+std::vector<LayerStatistics> DeepMf<R>::statistics(Index samples, WantedStatistics wanted) {
+    std::vector<LayerStatistics> all;
+    const auto add = [&](TowerSide<R>& side, const TowerSide<R>& other) {
+        side.samples.set_other(other.outputs);
+        std::ranges::move(
+            layer_statistics(side.network, SamplesRef<R>(side.samples), impl_->o.loss(), samples,
+                             wanted),
+            std::back_inserter(all));
+        auto visits = side.inputs.visits(impl_->matrix.comm());
+        auto next = visits.begin();
+        for (const LayerSpec& layer : side.network.graph().layers) {
+            if (layer.kind != LayerKind::embedding) continue;
+            all.push_back({.layer = layer.name, .visits = std::move(*next++)});
+        }
+    };
+    add(*impl_->rows, *impl_->cols);
+    add(*impl_->cols, *impl_->rows);
+    return all;
+}
+
+template <Real R>
 Network<R>& DeepMf<R>::network() {
     return *impl_->network;
 }
@@ -241,23 +291,13 @@ BlockRows<R> fold_in_deep_mf(const Communicator& comm, Network<R>& towers,
                              const TowerInputs<R>& inputs, const ShardLayout& layout,
                              Index threads) {
     const TowerWidths wanted = widths_in(towers.graph(), "row");
-    const TowerWidths given = widths_of(inputs, layout.rows());
     if (wanted.embeddings > 0 || wanted.factors > 0) {
         throw input_error("the tower of the rows reads ",
                           wanted.embeddings > 0 ? "free embeddings" : "given factors",
                           ", which new rows do not have; fold-in needs one that reads entries or "
                           "features");
     }
-    const auto check = [](Index wanted_width, Index given_width, const char* what) {
-        if (wanted_width == given_width) return;
-        throw input_error("the tower of the rows reads ",
-                          wanted_width == 0 ? concat("no ", what)
-                                            : concat(what, " of ", wanted_width, " columns"),
-                          ", but ", given_width == 0 ? "none are" : concat(given_width, " are"),
-                          " given");
-    };
-    check(wanted.entries, given.entries, "entries");
-    check(wanted.features, given.features, "features");
+    check_widths(towers.graph(), "row", widths_of(inputs, layout.rows()));
     const TowerRows<R> rows(comm, layout, inputs);
     BlockRows<R> out(comm, layout, towers.outputs() / 2);
     tower_outputs(towers, rows, false, threads, out);

@@ -6,7 +6,7 @@
 
 #include <rankfold/dist/entry_transpose.hpp>
 #include <rankfold/factor/half_sweep.hpp>
-#include <rankfold/hybrid/entry_samples.hpp>
+#include <rankfold/hybrid/joint_entries.hpp>
 #include <rankfold/hybrid/prior.hpp>
 
 namespace rankfold {
@@ -49,10 +49,8 @@ struct JointSide {
             targets[e] = static_cast<R>(c * (preference(values[e]) - h));
         }
     }
-    /// p of an entry.
     [[nodiscard]] double preference(R value) const {
-        if (problem.preference) return value > R{0} ? 1.0 : 0.0;
-        return problem.target(static_cast<double>(value));
+        return joint_preference(problem, static_cast<double>(value));
     }
 };
 
@@ -61,23 +59,22 @@ class JointFit {
 public:
     JointFit(const BlockRowCsr<R>& a, const JointOptions& options, const SideFeatures<R>& features)
         : options_{options}, comm_{a.comm()} {
-        matrix_ = !options.hidden.empty() && options.als.implicit
-                      ? with_zeros(a, options.zeros, options.als.seed)
-                      : BlockRowCsr<R>(a.comm(), a.layout(), CsrMatrix<R>(a.local()));
-        const bool rendle = options.als.implicit && options.als.unobserved_weight;
-        if (rendle) binarise_entries();
+        matrix_ = joint_entries(a, options);
         transposed_ = transpose(matrix_);
         model_.factors = start_factors(a, transposed_, options.als);
         const double mean = model_.factors.global_mean;
-        add_side(rows_, matrix_, false, row_problem(options.als, mean, a.cols()), "row");
-        add_side(cols_, transposed_, true, row_problem(options.als, mean, a.rows()), "column");
+        add_side(rows_, matrix_, false, joint_problem(options, mean, a.cols()), "row");
+        add_side(cols_, transposed_, true, joint_problem(options, mean, a.rows()), "column");
         if (!options.hidden.empty()) {
             model_.network.emplace(joint_graph(a.rows(), a.cols(), options));
             model_.network->initialize(options.als.seed);
             silence_output();
             to_columns_.emplace(matrix_, transposed_);
             samples_.emplace(matrix_, blocks());
-            weigh_samples();
+            // the weights are those of the objective, in all rounds alike
+            if (rows_.problem.preference) {
+                samples_->set_weights(joint_weights(matrix_, rows_.problem));
+            }
             trainer_ = std::make_unique<Trainer<R>>(*model_.network, *samples_, Loss::squared,
                                                     train_options());
         }
@@ -128,20 +125,8 @@ private:
                 .threads = options_.als.threads};
     }
 
-    void binarise_entries() {
-        for (R& v : matrix_.local().values) v = v > R{0} ? R{1} : R{0};
-    }
-
-    void add_side(JointSide<R>& side, const BlockRowCsr<R>& a, bool transposed, RowProblem problem,
-                  const char* axis) {
-        if (options_.als.implicit && options_.als.unobserved_weight) {
-            // the same objective with weight and confidence as functions of the value, 1 or 0
-            problem.w0 = 0.0;
-            problem.w1 = 1.0;
-            problem.b0 = *options_.als.unobserved_weight;
-            problem.b1 = 1.0 - problem.b0;
-        }
-        problem.prior_weight = options_.prior_weight;
+    void add_side(JointSide<R>& side, const BlockRowCsr<R>& a, bool transposed,
+                  const RowProblem& problem, const char* axis) {
         side.a = &a;
         side.transposed = transposed;
         side.problem = problem;
@@ -164,17 +149,6 @@ private:
         prior = std::make_unique<Prior<R>>(*network, *features, factors.layout(), blocks(),
                                            train_options());
         side.prior.emplace(comm_, factors.layout(), options_.als.k);
-    }
-
-    /// Entries weigh what they do in the objective, in all rounds alike; explicit ones 1.
-    void weigh_samples() {
-        if (!rows_.problem.preference) return;
-        std::vector<R> weights;
-        weights.reserve(matrix_.local().values.size());
-        for (const R v : matrix_.local().values) {
-            weights.push_back(static_cast<R>(rows_.problem.confidence(static_cast<double>(v))));
-        }
-        samples_->set_weights(weights);
     }
 
     /// h begins as zero, so that the first half sweeps are those of plain ALS.

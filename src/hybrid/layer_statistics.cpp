@@ -6,6 +6,7 @@
 #include <rankfold/comm/reproducible_sum.hpp>
 #include <rankfold/core/subscript.hpp>
 #include <rankfold/linalg/blas.hpp>
+#include <rankfold/nn/trainer.hpp>
 
 namespace rankfold {
 
@@ -85,13 +86,7 @@ private:
         ws_.ends.assign(1, ws_.rows);
         MicroBatch<R> batch;
         batch.samples = names_;
-        for (auto& input : ws_.inputs) {
-            batch.inputs.push_back(input.view().row_block({0, std::min(ws_.rows, input.rows())}));
-        }
-        for (auto& indices : ws_.indices) {
-            batch.indices.push_back(
-                std::span(indices).first(std::min(at(ws_.rows), indices.size())));
-        }
+        show_inputs(ws_, {0, ws_.rows}, batch);
         source_.fill(batch);
         return std::move(batch.targets);
     }
@@ -190,6 +185,29 @@ std::vector<LayerStatistics> layer_statistics(Network<R>& network, SamplesRef<R>
     return found;
 }
 
+template <Real R>
+std::vector<LayerStatistics> moment_importance(const Communicator& comm, const Network<R>& network,
+                                               const TensorList& state) {
+    std::vector<LayerStatistics> found;
+    for (const LayerSums& layer : dense_layers(network)) {
+        const auto moments = std::ranges::find(
+            state.tensors, "moments/second/" + layer.weight->path, &Tensor::path);
+        if (moments == state.tensors.end()) continue;
+        DenseMatrix<double> importance(layer.out, layer.in);
+        const auto own = std::get<std::span<R>>(moments->data);
+        std::ranges::copy(own, importance.data().begin() + moments->local.begin);
+        // elsewhere 0 stands, so that the sum is exact
+        if (!moments->replicated) comm.all_reduce(importance.data(), Reduce::sum);
+        found.push_back({.layer = network.graph().layers[at(layer.place)].name,
+                         .importance = std::move(importance)});
+    }
+    return found;
+}
+
+template std::vector<LayerStatistics> moment_importance(const Communicator&, const Network<float>&,
+                                                        const TensorList&);
+template std::vector<LayerStatistics> moment_importance(const Communicator&, const Network<double>&,
+                                                        const TensorList&);
 template std::vector<LayerStatistics> layer_statistics(Network<float>&, SamplesRef<float>, Loss,
                                                        Index, WantedStatistics);
 template std::vector<LayerStatistics> layer_statistics(Network<double>&, SamplesRef<double>, Loss,

@@ -18,11 +18,7 @@ constexpr double table_scale = 0.1;
 template <Real R>
 void put_rows(const BlockRows<R>& from, MatrixView<R> to) {
     const DenseMatrix<R> all = gather_all(from);
-    if (all.rows() != to.rows) {
-        throw input_error("the factors to start from have ", all.rows(),
-                          " rows on a side where the matrix has ", to.rows,
-                          "; use factors of the same matrix");
-    }
+    RANKFOLD_EXPECT(all.rows() == to.rows);
     const Index k = std::min(all.cols(), to.cols);
     for (Index i = 0; i < to.rows; ++i) {
         std::ranges::copy(all.row(i).first(static_cast<std::size_t>(k)), to.row(i).begin());

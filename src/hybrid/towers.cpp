@@ -116,6 +116,16 @@ Graph both_towers(const Graph& row, const Graph& column) {
     return graph;
 }
 
+Graph one_tower(const Graph& towers, const std::string& side) {
+    const auto mine = [&](const std::string& name) {
+        return name == side || name.starts_with(side + "_");
+    };
+    Graph graph;
+    std::ranges::copy_if(towers.inputs, std::back_inserter(graph.inputs), mine, &InputSpec::name);
+    std::ranges::copy_if(towers.layers, std::back_inserter(graph.layers), mine, &LayerSpec::name);
+    return graph;
+}
+
 TowerWidths widths_in(const Graph& towers, const std::string& side) {
     const auto width = [&](const std::string& suffix) {
         const auto found = std::ranges::find(towers.inputs, side + suffix, &InputSpec::name);
@@ -222,6 +232,19 @@ void TowerRows<R>::leave_out(double share, std::uint64_t seed, Index epoch) {
         kept.row_ptr.push_back(kept.nnz());
     }
     thinned_ = std::move(kept);
+}
+
+template <Real R>
+std::vector<std::vector<double>> TowerRows<R>::visits(const Communicator& comm) const {
+    std::vector<std::vector<double>> all;
+    if (widths_.embeddings > 0) all.emplace_back(at(widths_.embeddings), 1.0);
+    for (const auto* rows : {&entries_, &features_}) {
+        if (!*rows) continue;
+        auto& counts = all.emplace_back(at((*rows)->cols), 0.0);
+        for (const ColIndex j : (*rows)->col_idx) ++counts[at(j)];
+        comm.all_reduce(std::span<double>(counts), Reduce::sum);
+    }
+    return all;
 }
 
 template <Real R>

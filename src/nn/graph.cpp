@@ -1,5 +1,6 @@
 #include <rankfold/nn/graph.hpp>
 
+#include <algorithm>
 #include <array>
 #include <set>
 
@@ -42,6 +43,7 @@ LayerSpec layer_of(const Json& json) {
         layer.inner = json.at("inner").get<Index>();
         layer.u = value_of<Origin>(origins, json.value("u", "trained"), "origin");
         layer.v = value_of<Origin>(origins, json.value("v", "trained"), "origin");
+        layer.v_of = json.value("v_of", "");
     }
     return layer;
 }
@@ -57,6 +59,7 @@ Json json_of(const LayerSpec& layer) {
         json["inner"] = layer.inner;
         json["u"] = name_of(origins, layer.u);
         json["v"] = name_of(origins, layer.v);
+        if (!layer.v_of.empty()) json["v_of"] = layer.v_of;
     }
     return json;
 }
@@ -156,6 +159,19 @@ void Graph::check_widths(const LayerSpec& layer) const {
                       " outputs, which do not fit its inputs");
 }
 
+void Graph::check_shared(const LayerSpec& layer) const {
+    if (layer.v_of.empty()) return;
+    const auto owner = std::ranges::find(layers, layer.v_of, &LayerSpec::name);
+    const bool earlier = owner != layers.end() && &*owner < &layer;
+    if (earlier && owner->stores_v() && owner->v == Origin::fixed && layer.v == Origin::fixed &&
+        owner->inner == layer.inner &&
+        width(owner->inputs.front()) == width(layer.inputs.front())) {
+        return;
+    }
+    throw input_error("layer \"", layer.name, "\" cannot share the factor V of \"", layer.v_of,
+                      "\": that is no earlier layer with a fixed one of its shape");
+}
+
 void Graph::check() const {
     constexpr Index most = 1 << 30;  // widths that fit an int, as BLAS wants them
     const auto fits = [](Index size) { return size > 0 && size <= most; };
@@ -192,6 +208,7 @@ void Graph::check() const {
             throw wrong("has no proper inner size");
         }
         check_widths(layer);
+        check_shared(layer);
         const bool plain = !has_map(layer.kind) && layer.kind != LayerKind::norm;
         if (plain && (layer.activation != Activation::identity || layer.dropout > 0.0)) {
             throw wrong("can have neither activation nor dropout");

@@ -68,7 +68,7 @@ std::vector<ParameterTensor> Network<R>::declare(const Graph& graph) {
                 throw input_error("layer \"", layer.name, "\": only v can be external");
             }
             add(Part::u, path + "u", layer.outputs, layer.inner, layer.u == Origin::trained);
-            if (layer.v != Origin::external) {
+            if (layer.stores_v()) {
                 add(Part::v, path + "v", in, layer.inner, layer.v == Origin::trained);
             }
         }
@@ -132,9 +132,11 @@ void Network<R>::bind(Index layer) {
     if (auto* dense = std::get_if<DenseMap<R>>(&*mine.map)) {
         dense->bind(arena_.matrix(path + "weight"));
     } else {
-        const MatrixView<const R> v = spec.v == Origin::external
-                                          ? mine.attached.view()
-                                          : MatrixView<const R>(arena_.matrix(path + "v"));
+        const std::string& owner = spec.v_of.empty() ? spec.name : spec.v_of;
+        const MatrixView<const R> v =
+            spec.v == Origin::external
+                ? mine.attached.view()
+                : MatrixView<const R>(arena_.matrix("layers/" + owner + "/v"));
         std::get<FactoredMap<R>>(*mine.map).bind(arena_.matrix(path + "u"), v);
     }
 }

@@ -107,6 +107,59 @@ class WithoutNames(Towers):
                             says="prior network")
 
 
+class InLess(Towers):
+    """`compress` on towers: in every method, trained on by their own objective."""
+
+    def setUp(self):
+        super().setUp()
+        self.write_matrix("a.h5", random_matrix(90, 60))
+        self.run_program("split", "a.h5", "--leave-one-out", "--prefix", "v")
+
+    def compress(self, *options, data="v.train.h5", ranks=2):
+        self.run_program("compress", "d.h5", "--data", data, "--size", 0.6, "--batch", 16,
+                         *options, "--out", "small.h5", "--force", "--report", "report.json",
+                         "--quiet", ranks=ranks)
+        return self.report()
+
+    def test_all_methods_and_training_on_have_equal_bits(self):
+        self.write_matrix("traits.h5", random_matrix(90, 20, seed=5))
+        for kind, options, files in (
+                ("hr@10", ["--loss", "logistic", "--input", "rows,features", "--row-features",
+                           "traits.h5"], ["--row-features", "traits.h5"]),
+                ("hr@10", ["--implicit", "--input", "embeddings,rows", "--hidden", 24], []),
+                ("rmse", ["--input", "rows"], [])):
+            with self.subTest(options):
+                self.deepmf(*options, "--embedding", 24, matrix="v.train.h5")
+                reports = [self.compress("--validation", 0.1, "--test", "v.test.h5", "--method",
+                                         "svd,asvd,als,nmf", "--epochs", 2, *files, ranks=ranks)
+                           for ranks in (1, 2, 3)]
+                self.assertEqual(len({report["digest"] for report in reports}), 1)
+                before, *rows = reports[0]["result"]["rows"]
+                self.assertEqual(len(rows), 4)
+                for row in rows:
+                    self.assertIn(kind, row["fine-tuned"])
+                    self.assertLess(row["parameters"], 0.65 * before["parameters"])
+                self.run_program("evaluate", "small.h5", "--train", "v.train.h5", "--test",
+                                 "v.test.h5", ranks=2)
+
+    def test_the_factors_are_those_of_the_smaller_towers(self):
+        self.deepmf("--implicit", "--input", "rows", "--embedding", 24)
+        self.compress("--epochs", 1, data="a.h5")
+        self.run_program("fold-in", "small.h5", "a.h5", "--out", "f.h5", ranks=3)
+        with h5py.File(self.folder / "small.h5") as small, h5py.File(self.folder / "f.h5") as f:
+            np.testing.assert_allclose(f["row_factors"][:], small["factors/row_factors"][:],
+                                       atol=1e-6)
+            self.assertTrue(any(name.endswith("_table") for name in small["embeddings"]))
+
+    def test_what_the_towers_read_must_be_given(self):
+        self.write_matrix("traits.h5", random_matrix(90, 20, seed=5))
+        self.deepmf("--input", "rows,features", "--row-features", "traits.h5")
+        for options, says in (([], "features"), (["--row-features", "traits.h5", "--joint"],
+                                                 "--joint")):
+            self.assert_refused("compress", "d.h5", "--data", "a.h5", "--method", "asvd", *options,
+                                "--out", "small.h5", says=says, ranks=2)
+
+
 class WithFeatures(Towers):
     """Features are matched by id, and new rows of which only these are known get factors."""
 
@@ -131,6 +184,28 @@ class WithFeatures(Towers):
         digests = {self.deepmf(*options, f"{file}.h5", ranks=ranks)["digest"]
                    for file, ranks in (("ordered", 1), ("shuffled", 2), ("shuffled", 3))}
         self.assertEqual(len(digests), 1)
+
+    def test_factors_to_begin_with_are_found_by_name(self):
+        self.run_program("als", "a.h5", "--implicit", "--factors", 4, "--out", "f.h5")
+        with h5py.File(self.folder / "a.h5") as file:
+            rows, columns = (file[f"{axis}/_index"].asstr()[:] for axis in ("obs", "var"))
+        entries = read_matrix(self.folder / "a.h5").tocoo()
+        turned = [(rows[i], columns[j], v) for i, j, v in
+                  reversed(list(zip(entries.row, entries.col, entries.data)))]
+        self.write_triplets("turned", [("stranger", columns[0], 1), *turned])
+        for command in (["deepmf", "--implicit"], ["hybrid", "--form", "neumf", "--hidden", 4]):
+            table = "row_embedding" if command[0] == "deepmf" else "row_factors"
+            self.run_program(command[0], "turned.h5", *command[1:], "--factors", 4, "--init", "f.h5",
+                             "--embedding", 4, "--epochs", 1, "--learning-rate", 1e-9, "--out",
+                             "t.h5", "--force")
+            with h5py.File(self.folder / "f.h5") as f, h5py.File(self.folder / "t.h5") as t:
+                group = t["factors"] if command[0] == "deepmf" else t
+                names = list(group["obs/_index"].asstr()[:])
+                found = t[f"embeddings/{table}"][:]
+                for i, name in enumerate(f["obs/_index"].asstr()[:]):
+                    np.testing.assert_allclose(found[names.index(name)], f["row_factors"][i],
+                                               atol=1e-5)
+                np.testing.assert_allclose(found[names.index("stranger")], 0, atol=1e-5)
 
     def test_a_new_row_is_like_those_of_its_features(self):
         self.write_triplets("items", [(f"f{j}", f"s{j}", 1) for j in range(30)])

@@ -1,8 +1,10 @@
 #include <rankfold/hybrid/deep_mf.hpp>
 
 #include <cmath>
+#include <numeric>
 
 #include <rankfold/core/random.hpp>
+#include <rankfold/hybrid/compress.hpp>
 
 #include "hybrid/small_ratings.hpp"
 #include "support/mpi_test.hpp"
@@ -239,6 +241,77 @@ TEST_F(DeepMfTest, TowersBeginAsTheFactorsThatTheyAreGiven) {
             }
         }
     }
+}
+
+TEST_F(DeepMfTest, FactoredTowersGoOnAsTheDenseOnesStood) {
+    const Inputs inputs(comm);
+    DeepMfOptions o = objectives()[4];
+    o.tower = {.k = 3, .embedding = 6, .hidden = {8}};
+    o.train.epochs = 2;
+    o.train.batch = 32;
+    for (DeepMfData<float> data : inputs.all()) {
+        DeepMf<float> fit(inputs.ratings, o, data);
+        fit.run(Steering{});
+        const auto statistics = fit.statistics(64, {});
+        auto model = fit.finish();
+        std::vector<LayerPlan> plan;
+        // of full rank: what is left out is rounding
+        const std::vector<LayerPrice> prices(stacks(model.network.graph(), false).size(),
+                                             {.dense = 100.0, .direction = 1.0});
+        auto small = compress(
+            comm, model.network,
+            {.method = CompressMethod::activation_svd, .size = 1.0, .prices = prices}, statistics,
+            plan);
+        for (const LayerPlan& layer : plan) EXPECT_EQ(layer.inner, std::min(layer.out, layer.in));
+        data.towers = &small;
+        auto same = DeepMf<float>(inputs.ratings, o, data).finish();
+        const auto x = gather_all(same.factors.rows);
+        const auto wanted = gather_all(model.factors.rows);
+        for (std::size_t e = 0; e < x.data().size(); ++e) {
+            EXPECT_NEAR(x.data()[e], wanted.data()[e], 1e-3F);
+        }
+        DeepMf<float> on(inputs.ratings, o, data);
+        double objective = 0.0;
+        on.run({.after = [&](const Progress& progress, const TensorList&) {
+            objective = progress.values.front().second;
+            return Verdict::go_on;
+        }});
+        EXPECT_TRUE(std::isfinite(objective));
+        EXPECT_NE(digest(comm, on.finish().factors.tensors()),
+                  digest(comm, same.factors.tensors()));
+        DeepMfData<float> other = inputs.all()[data.entries ? 0 : 1];
+        other.towers = &small;
+        expect_error(Fault::input, [&] { DeepMf<float> wrong(inputs.ratings, o, other); });
+    }
+}
+
+TEST_F(DeepMfTest, StatisticsCountWhatIsReadAndAreTheSameOnAnyRanks) {
+    const Inputs inputs(comm);
+    const Inputs by_one(alone);
+    DeepMfOptions o = objectives()[2];
+    o.tower = {.k = 3, .embedding = 5, .hidden = {6}};
+    DeepMf<float> many(inputs.ratings, o, inputs.all()[2]);
+    DeepMf<float> one(by_one.ratings, o, by_one.all()[2]);
+    const auto found = many.statistics(64, {});
+    const auto expected = one.statistics(64, {});
+    ASSERT_EQ(found.size(), expected.size());
+    Index tables = 0;
+    for (std::size_t l = 0; l < found.size(); ++l) {
+        EXPECT_EQ(found[l].layer, expected[l].layer);
+        EXPECT_EQ(found[l].visits, expected[l].visits);
+        EXPECT_TRUE(std::ranges::equal(found[l].moments.data(), expected[l].moments.data()));
+        EXPECT_TRUE(std::ranges::equal(found[l].importance.data(), expected[l].importance.data()));
+        const double all =
+            std::accumulate(found[l].visits.begin(), found[l].visits.end(), 0.0);
+        if (found[l].visits.empty()) continue;
+        ++tables;
+        const bool entries = found[l].layer.ends_with("_entries_embedding");
+        const bool free = found[l].layer == "row_embedding" || found[l].layer == "column_embedding";
+        const Index rows = found[l].layer.starts_with("row") ? inputs.ratings.rows()
+                                                             : inputs.ratings.cols();
+        EXPECT_EQ(all, entries ? inputs.ratings.nnz() : free ? rows : 2 * rows);
+    }
+    EXPECT_EQ(tables, 6);
 }
 
 TEST_F(DeepMfTest, AForwardPassGivesKnownRowsTheFactorsThatTheyHave) {

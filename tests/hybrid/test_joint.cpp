@@ -1,4 +1,4 @@
-#include <rankfold/hybrid/joint.hpp>
+#include <rankfold/hybrid/joint_entries.hpp>
 
 #include <map>
 
@@ -170,6 +170,52 @@ TEST_F(Joint, FactorsTravelAsExchangedRowsAlone) {
         rows += exchange ? bytes : 0.0;
     }
     EXPECT_EQ(rows > 0.0, comm.size() > 1);
+}
+
+TEST_F(Joint, ResidualsAreWhatTheFactorsLeaveOfThePreferences) {
+    for (const bool implicit : {false, true}) {
+        JointOptions o = options(implicit);
+        if (implicit) o.als.unobserved_weight = 0.1;
+        const auto a = small_ratings<double>(comm);
+        const auto model = fit_joint(a, o, SideFeatures<double>{}, Steering{});
+        const auto samples = residual_samples(a, o, model.factors, Index{4});
+        const auto entries = joint_entries(a, o);
+        EXPECT_EQ(samples.samples(), entries.nnz());
+        EXPECT_EQ(entries.nnz() > a.nnz(), implicit);
+        // entries in global row-major order, on all ranks
+        std::vector<double> expected;
+        const auto x = gather_all(model.factors.rows);
+        const auto y = gather_all(model.factors.cols);
+        const CsrView<double> local = entries.local().view();
+        for (Index i = 0; i < local.rows; ++i) {
+            for (std::size_t e = 0; e < local.row_cols(i).size(); ++e) {
+                const double v = local.row_values(i)[e];
+                double rest = implicit ? (v > 0.0 ? 1.0 : 0.0) : v - model.factors.global_mean;
+                for (Index f = 0; f < o.als.k; ++f) {
+                    rest -= x(entries.first_row() + i, f) * y(local.row_cols(i)[e], f);
+                }
+                expected.push_back(rest);
+            }
+        }
+        expected = comm.all_gather(std::span<const double>(expected));
+        std::vector<Index> ids;
+        const Range blocks = even_part(samples.blocks(), comm.size(), comm.rank());
+        for (Index b = blocks.begin; b < blocks.end; ++b) {
+            const Range block = even_part(samples.samples(), samples.blocks(), b);
+            for (Index id = block.begin; id < block.end; ++id) ids.push_back(id);
+        }
+        std::vector<Index> rows(ids.size());
+        std::vector<Index> cols(ids.size());
+        MicroBatch<double> batch;
+        batch.samples = ids;
+        batch.indices = {rows, cols};
+        samples.fill(batch);
+        ASSERT_EQ(batch.targets.values.size(), ids.size());
+        for (std::size_t t = 0; t < ids.size(); ++t) {
+            EXPECT_NEAR(batch.targets.values[t], expected[static_cast<std::size_t>(ids[t])], 1e-10);
+        }
+        EXPECT_EQ(batch.targets.weights.empty(), !implicit);
+    }
 }
 
 TEST_F(Joint, GoesOnFromASavedStateToTheSameBits) {

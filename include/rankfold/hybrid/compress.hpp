@@ -123,6 +123,7 @@ template <Real R>
 /// The same, but the dense layers keep their kind: W becomes the matrix U Vᵀ. Layers that would
 /// stay dense stay as they are. @collective over comm
 template <Real R>
-void project_weights(const Communicator& comm, Network<R>& network, const CompressOptions& options);
+void project_weights(const Communicator& comm, Network<R>& network, const CompressOptions& options,
+                     const std::vector<LayerStatistics>& statistics = {});
 
 }  // namespace rankfold

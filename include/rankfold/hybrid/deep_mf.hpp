@@ -4,6 +4,7 @@
 #include <memory>
 
 #include <rankfold/factor/als.hpp>
+#include <rankfold/hybrid/layer_statistics.hpp>
 #include <rankfold/hybrid/tower_samples.hpp>
 
 namespace rankfold {
@@ -33,6 +34,8 @@ struct DeepMfData {
     TowerInputs<R> cols{.embeddings = true};  ///< what g reads
     bool entries = false;                     ///< f reads the rows of A, g its columns
     const Factors<R>* start = nullptr;        ///< what the embeddings begin with: see begin_with()
+    /// Both towers to go on with, whose layers may be factored; their shape is not the options'.
+    const Network<R>* towers = nullptr;
 };
 
 /// The result: factors f(x_i), g(y_j) with method "deepmf", and the network that made them.
@@ -63,7 +66,8 @@ template <Real R>
 class DeepMf {
 public:
     /// @param a  m x n; borrowed only while this is made
-    /// @throws Error: as Trainer; (Fault::input) there are no entries
+    /// @throws Error: as Trainer; (Fault::input) there are no entries, or the given towers read
+    ///         something else than is given
     DeepMf(const BlockRowCsr<R>& a, const DeepMfOptions& options, const DeepMfData<R>& data);
     ~DeepMf();
     DeepMf(const DeepMf&) = delete;
@@ -73,6 +77,10 @@ public:
     /// training RMSE.
     /// @throws Error: as Trainer
     void run(const Steering& steering);
+
+    /// The statistics of the dense layers and tables of both towers, over at most so many rows of
+    /// each side; see rankfold::layer_statistics().
+    [[nodiscard]] std::vector<LayerStatistics> statistics(Index samples, WantedStatistics wanted);
 
     /// As of the last epoch; the network's parameters may be exchanged for others.
     [[nodiscard]] Network<R>& network();

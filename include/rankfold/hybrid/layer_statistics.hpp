@@ -37,4 +37,11 @@ template <Real R>
                                                             Index samples,
                                                             WantedStatistics wanted = {});
 
+/// The importance of every dense layer's weights as Adam has it in training: its second moments,
+/// from a Trainer's state. Empty if the state has none (SGD). @collective over comm
+template <Real R>
+[[nodiscard]] std::vector<LayerStatistics> moment_importance(const Communicator& comm,
+                                                             const Network<R>& network,
+                                                             const TensorList& state);
+
 }  // namespace rankfold

@@ -33,9 +33,10 @@ template <Real R>
 /// Puts the leading factors of a factorization into p and q, one weight for all of them into w, and
 /// 0 for the tower's, so that the network begins with the factorization's order; the weight and b
 /// make logits of scores between 0 and 1.
-/// @param network  the same on all ranks; so are the factors' positions: row i is row i
+/// @param factors  of the network's rows and columns, in their order
+/// @param network  the same on all ranks
 /// @collective over the factors' communicator
-/// @throws Error (Fault::input), on all ranks alike: another number of rows or columns
+/// @throws Error (Fault::input), on all ranks alike: factors with biases
 template <Real R>
 void start_from_factors(const Factors<R>& factors, Network<R>& network);
 

@@ -57,6 +57,9 @@ template <Real R>
 /// Both towers side by side, with the output [f, g].
 [[nodiscard]] Graph both_towers(const Graph& row, const Graph& column);
 
+/// One tower of such a graph, also of one in which layers became factored.
+[[nodiscard]] Graph one_tower(const Graph& towers, const std::string& side);
+
 /// What the tower of this side in such a graph reads.
 /// @throws Error (Fault::input), on all ranks alike: the graph is not one of both_towers()
 [[nodiscard]] TowerWidths widths_in(const Graph& towers, const std::string& side);
@@ -92,6 +95,10 @@ public:
     /// for it in the rest (as dropout does). Drawn by counters: the same on any number of ranks.
     void leave_out(double share, std::uint64_t seed, Index epoch);
     void leave_out_nothing() { thinned_.reset(); }
+
+    /// How often every row of the tower's tables is read by an epoch, one list for each table.
+    /// @collective over comm
+    [[nodiscard]] std::vector<std::vector<double>> visits(const Communicator& comm) const;
 
     /// Writes what the tower reads of a row that this rank holds to place `t` of the batch.
     /// @param first  place of the tower's first input in the graph

@@ -45,6 +45,12 @@ struct LayerSpec {
     Index inner = 0;       ///< factored only
     Origin u = Origin::trained;
     Origin v = Origin::trained;
+    std::string v_of{};  ///< factored: the earlier layer whose fixed V is also this one's, or none
+
+    /// True if the layer has a V of its own among the parameters.
+    [[nodiscard]] bool stores_v() const {
+        return kind == LayerKind::factored && v != Origin::external && v_of.empty();
+    }
 
     friend bool operator==(const LayerSpec&, const LayerSpec&) = default;
 };
@@ -85,6 +91,7 @@ struct Graph {
 
 private:
     static void check_inputs(const LayerSpec& layer);
+    void check_shared(const LayerSpec& layer) const;
     void check_widths(const LayerSpec& layer) const;
 };
 

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <string>
+#include <type_traits>
 
 #include <rankfold/cli/run.hpp>
 #include <rankfold/data/matrix_file.hpp>
@@ -31,6 +32,17 @@ struct AlsSettings {
 /// The settings with which a factors file was made, from its attribute `options`.
 /// @throws Error (Fault::input): the text is no such object (names the file), alike on all ranks
 [[nodiscard]] AlsSettings recorded_settings(const std::string& options, const std::string& file);
+
+/// One more of those options, or `otherwise` if it is not there, or of another kind.
+template <class T>
+[[nodiscard]] T recorded_option(const std::string& options, const char* name, T otherwise) {
+    const auto recorded = nlohmann::json::parse(options, nullptr, false);
+    const auto value = recorded.is_object() ? recorded.value(name, nlohmann::json()) : recorded;
+    const bool fits = std::is_same_v<T, bool> ? value.is_boolean()
+                      : std::is_arithmetic_v<T> ? value.is_number()
+                                                : value.is_string();
+    return fits ? value.template get<T>() : otherwise;
+}
 
 /// Refuses what cannot work before any work is done. @collective
 template <Real R>

@@ -5,14 +5,19 @@
 #include <fmt/format.h>
 
 #include <rankfold/cli/loop.hpp>
-#include <rankfold/hybrid/entry_samples.hpp>
+#include <rankfold/eval/align.hpp>
+#include <rankfold/hybrid/joint_entries.hpp>
 #include <rankfold/nn/negative_samples.hpp>
 #include <rankfold/nn/trainer.hpp>
 
+#include "als_settings.hpp"
 #include "compress_parts.hpp"
+#include "early_stop.hpp"
 #include "finished_parts.hpp"
 #include "network_settings.hpp"
 #include "scoring.hpp"
+#include "side_features.hpp"
+#include "tower_files.hpp"
 #include "training.hpp"
 #include "validation_part.hpp"
 
@@ -32,6 +37,7 @@ struct CompressCommand {
     Index batch = 125;
     Index calibration = 4096;
     Index negatives = 4;
+    TowerFileNames towers;
     CompressOptions compress;
     NetworkSettings settings{
         .train = {.epochs = 5, .batch = 256, .optimizer = {.learning_rate = 5e-4}}};
@@ -44,6 +50,7 @@ public:
     Compression(Run& run, const CompressCommand& o) : run_{run}, o_{o} {
         std::vector<std::string> inputs{o.network, o.data};
         if (!o.test.empty()) inputs.push_back(o.test);
+        std::ranges::copy(o.towers.given(), std::back_inserter(inputs));
         run.check_output(o.out, inputs);
         if (o.data.empty()) {
             throw input_error("--data FILE is missing: the matrix that the network is trained on");
@@ -55,9 +62,6 @@ public:
         }
         if (o.time && o.max_loss) throw input_error("give --time or --max-loss, not both");
         dense_ = load_network<R>(run, o.network);
-        if (dense_->input == NetworkInput::indices || dense_->input == NetworkInput::towers) {
-            check_indices();
-        }
         metric_ = metric_name(*dense_);
         auto [train, validation] = split_validation(run, load_matrix<R>(run, o.data), o.validation);
         data_ = std::move(train);
@@ -67,55 +71,127 @@ public:
         if (test_) check(*test_, o.test);
         if (validation_) check(*validation_, o.validation);
         for (const auto& name : o.methods) methods_.push_back(compress_method(name));
+        if (on_pairs()) data_ = in_order_of_network();
+        if (on_towers()) open_towers();
+        if (!on_towers() && !o.towers.given().empty()) {
+            throw input_error(
+                "--factors-file, --row-features and --col-features are for the "
+                "towers of deepmf, and ",
+                o.network, " has none");
+        }
+        if (is_residual(*dense_)) read_priors();
     }
 
     void run() {
         CompressionRow before{.method = "before"};
         measure_into(*dense_, before.truncated, before.validation_truncated);
-        before.figures = network_figures(run_.comm, dense_->network, {}, o_.batch);
+        before.figures = network_figures(run_.comm, dense_->network, o_.batch);
         rows_.push_back(std::move(before));
         const WantedStatistics wanted{
             .moments = std::ranges::count(methods_, CompressMethod::activation_svd) > 0,
             .importance = std::ranges::count(methods_, CompressMethod::als) > 0};
-        if (wanted.moments || wanted.importance) {
-            with_network_samples(*dense_, [&](const auto& samples) {
-                statistics_ = layer_statistics(dense_->network, SamplesRef<R>(samples),
-                                               dense_->head, o_.calibration, wanted);
-            });
-            if (dense_->input == NetworkInput::indices) {
-                std::ranges::move(table_visits(dense_->network.graph(), *data_->sparse),
-                                  std::back_inserter(statistics_));
-            }
-        }
+        if (wanted.moments || wanted.importance) calibrate(wanted);
         for (const CompressMethod method : methods_) try_method(method);
         tell_rows(run_, rows_, metric_);
         write();
     }
 
 private:
-    /// Of networks on indices those of `hybrid` are taken.
-    void check_indices() const {
-        if (dense_->input == NetworkInput::towers ||
-            (!scores_pairs(*dense_) && !is_residual(*dense_))) {
-            throw input_error(o_.network,
-                              " holds towers of `rankfold deepmf`; compress takes "
-                              "networks of mlp and hybrid");
+    [[nodiscard]] bool on_towers() const { return dense_->input == NetworkInput::towers; }
+    /// True if the network is of certain rows and columns.
+    [[nodiscard]] bool on_pairs() const {
+        return on_towers() || dense_->input == NetworkInput::indices;
+    }
+    /// The rows and columns of such a network.
+    [[nodiscard]] std::pair<Index, Index> shape() const {
+        if (dense_->factors) return {dense_->factors->rows.rows(), dense_->factors->cols.rows()};
+        const auto& inputs = dense_->network.graph().inputs;
+        return {inputs[0].width, inputs[1].width};
+    }
+    [[nodiscard]] const IdSource& names() const {
+        return dense_->factors ? dense_->factors->ids : dense_->ids;
+    }
+
+    /// The training entries in the network's rows and columns.
+    std::shared_ptr<const MatrixData<R>> in_order_of_network() {
+        const auto [m, n] = shape();
+        const auto rows = match_names(run_.comm, data_->ids, names(), "obs", data_->rows(), m);
+        const auto cols = match_names(run_.comm, data_->ids, names(), "var", data_->cols(), n);
+        if ((rows.empty() && data_->rows() != m) || (cols.empty() && data_->cols() != n)) {
+            throw input_error(o_.data, " has ", data_->rows(), " rows and ", data_->cols(),
+                              " columns, but the network is of ", m, " and ", n);
         }
-        if (is_residual(*dense_) && o_.settings.train.epochs > 0) {
-            throw input_error(o_.network,
-                              " is a part of a joint model and is not trained on "
-                              "without its factors; give --epochs 0");
+        const auto strangers = [](const std::vector<Index>& map) {
+            return !map.empty() && std::ranges::count(map, Index{-1}) == std::ssize(map);
+        };
+        if (strangers(rows) || strangers(cols)) {
+            throw input_error(o_.data, " has, by name, none of the network's ",
+                              strangers(rows) ? concat(m, " rows") : concat(n, " columns"));
+        }
+        auto aligned =
+            align(*data_->sparse, ShardLayout::even(m, 64, run_.comm.size()), n, rows, cols);
+        MatrixData<R> known;
+        known.ids = names();
+        known.file = data_->file;
+        known.digest = data_->digest;
+        return with_entries(known, std::move(aligned.matrix));
+    }
+
+    void open_towers() {
+        if (o_.compress.joint) {
+            throw input_error("--joint is not for towers, which are trained one after the other");
+        }
+        towers_ = recorded_towers(run_.common, dense_->factors->options, o_.network);
+        towers_.train = o_.settings.resolved(run_.common);
+        towers_.micro_batches = o_.settings.blocks();
+        std::vector<std::pair<std::string, std::string>> digests;
+        tower_files_.open(run_, o_.towers, *data_, digests);
+        const TowerWidths rows = widths_in(dense_->network.graph(), "row");
+        const TowerWidths cols = widths_in(dense_->network.graph(), "column");
+        tower_files_.data.rows.embeddings = rows.embeddings > 0;
+        tower_files_.data.cols.embeddings = cols.embeddings > 0;
+        tower_files_.data.entries = rows.entries > 0;
+    }
+
+    std::unique_ptr<DeepMf<R>> towers_from(const Network<R>& network) {
+        DeepMfData<R> given = tower_files_.data;
+        given.towers = &network;
+        return std::make_unique<DeepMf<R>>(*data_->sparse, towers_, given);
+    }
+
+    /// Takes the towers and what they make of their rows over into the model.
+    void take(NetworkModel<R>& model, DeepMfModel<R> fitted) {
+        fitted.factors.ids = dense_->factors->ids;
+        fitted.factors.options = dense_->factors->options;
+        model.network = std::move(fitted.network);
+        model.factors = std::make_shared<Factors<R>>(std::move(fitted.factors));
+    }
+
+    /// The prior networks of a joint model, which stay as they are.
+    void read_priors() {
+        for (const auto& [group, prior] :
+             {std::pair{row_prior_group, &row_prior_}, std::pair{col_prior_group, &col_prior_}}) {
+            *prior = read_prior<R>(run_.comm, o_.network, group, dense_->factors->k());
+            add_prior(priors_, group, *prior);
+        }
+    }
+
+    void calibrate(WantedStatistics wanted) {
+        if (on_towers()) {
+            statistics_ = towers_from(dense_->network)->statistics(o_.calibration, wanted);
+            return;
+        }
+        with_network_samples(*dense_, [&](const auto& samples) {
+            statistics_ = layer_statistics(dense_->network, SamplesRef<R>(samples), dense_->head,
+                                           o_.calibration, wanted);
+        });
+        if (dense_->input == NetworkInput::indices) {
+            std::ranges::move(table_visits(dense_->network.graph(), *data_->sparse),
+                              std::back_inserter(statistics_));
         }
     }
 
     void check(const MatrixData<R>& a, const std::string& file) const {
-        const auto& inputs = dense_->network.graph().inputs;
-        if (dense_->input == NetworkInput::indices && a.sparse &&
-            (a.rows() != inputs[0].width || a.cols() != inputs[1].width)) {
-            throw input_error(file, " has ", a.rows(), " rows and ", a.cols(),
-                              " columns, but the network has embeddings of ", inputs[0].width,
-                              " and ", inputs[1].width);
-        }
         if (dense_->head == Loss::classes ? !a.labels.has_value() : !a.sparse.has_value()) {
             throw input_error(file, dense_->head == Loss::classes
                                         ? " has no labels, which this network learns"
@@ -125,11 +201,11 @@ private:
 
     void measure_into(NetworkModel<R>& model, std::optional<Estimate>& test,
                       std::optional<double>& validation) {
-        if (test_) test = measure_network(run_, model, *data_, *test_);
+        if (test_) test = measure_network(run_, model, metric_, *data_, *test_);
         if (validation_) validation = validation_metric(model);
     }
     double validation_metric(NetworkModel<R>& model) {
-        return measure_network(run_, model, *data_, *validation_).value;
+        return measure_network(run_, model, metric_, *data_, *validation_).value;
     }
 
     /// True if a is the better metric.
@@ -150,7 +226,11 @@ private:
             .ids = dense_->ids,
             .history = {},
             .standard = dense_->standard};
-        attach_factors(model);
+        if (on_towers()) {
+            take(model, towers_from(model.network)->finish());
+        } else {
+            attach_factors(model);
+        }
         return model;
     }
 
@@ -200,9 +280,10 @@ private:
             return;
         }
         if (is_residual(model)) {
-            EntrySamples<R> samples(*data_->sparse, blocks);
-            samples.set_targets(data_->sparse->local().values);
-            use(samples);
+            const std::string& recorded = model.factors->options;
+            JointOptions joint{.als = recorded_settings(recorded, o_.network).resolved(run_.common)};
+            joint.zeros = recorded_option(recorded, "zeros", joint.zeros);
+            use(residual_samples(*data_->sparse, joint, *model.factors, blocks));
             return;
         }
         const bool ranked = model.head == Loss::ranking;
@@ -239,8 +320,9 @@ private:
     void try_method(CompressMethod method) {
         CompressionRow row{.method = method_name(method)};
         const CompressOptions options = options_for(method);
+        row.size = options.size;
         auto model = std::make_shared<NetworkModel<R>>(truncated(options, row.plan));
-        row.figures = network_figures(run_.comm, model->network, row.plan, o_.batch);
+        row.figures = network_figures(run_.comm, model->network, o_.batch);
         tell_plan(run_, row);
         measure_into(*model, row.truncated, row.validation_truncated);
         if (o_.settings.train.epochs > 0) {
@@ -261,24 +343,41 @@ private:
         LoopOptions loop = o_.loop;
         if (methods_.size() > 1 && !loop.checkpoint.empty()) loop.checkpoint += "/" + method;
         run_.history = {};
-        with_network_samples(model, [&](const auto& samples) {
-            Trainer<R> trainer(model.network, SamplesRef<R>(samples), model.head,
-                               o_.settings.resolved(run_.common));
-            Steering steering =
-                steer(run_, loop, {{"network", network}, {"data", digest_text(data_->digest)}});
-            if (!validation_) {
-                trainer.run(steering);
-                return;
-            }
-            NetworkStop<R> stop(run_, model.network,
-                                {.name = "validation_" + metric_,
-                                 .greater_is_better = greater_is_better(metric_),
-                                 .value = [&] { return validation_metric(model); }},
-                                o_.settings.patience);
-            trainer.run(stop.around(std::move(steering)));
-            stop.finish();
-        });
+        Steering steering =
+            steer(run_, loop, {{"network", network}, {"data", digest_text(data_->digest)}});
+        if (on_towers()) {
+            const auto towers = towers_from(model.network);
+            train(towers->network(), *towers, std::move(steering), [&] {
+                return measure_factors(run_, towers->factors(), names(), metric_, *data_,
+                                       *validation_)
+                    .value;
+            });
+            take(model, towers->finish());
+        } else {
+            with_network_samples(model, [&](const auto& samples) {
+                Trainer<R> trainer(model.network, SamplesRef<R>(samples), model.head,
+                                   o_.settings.resolved(run_.common));
+                train(model.network, trainer, std::move(steering),
+                      [&] { return validation_metric(model); });
+            });
+        }
         model.history = run_.history;
+    }
+
+    /// Runs a training, and keeps the best parameters if there is a validation part.
+    void train(Network<R>& network, auto& training, Steering steering,
+               std::function<double()> value) {
+        if (!validation_) {
+            training.run(steering);
+            return;
+        }
+        NetworkStop<R> stop(run_, network,
+                            {.name = "validation_" + metric_,
+                             .greater_is_better = greater_is_better(metric_),
+                             .value = std::move(value)},
+                            o_.settings.patience);
+        training.run(stop.around(std::move(steering)));
+        stop.finish();
     }
 
     void write() {
@@ -287,9 +386,12 @@ private:
             write_network(run_.comm, o_.out, *best_,
                           {.command = "compress",
                            .options = run_.options.dump(),
-                           .input_digest = digest_text(data_->digest)});
+                           .input_digest = digest_text(data_->digest)},
+                          priors_);
         }
-        run_.digest = digest_text(digest(run_.comm, best_->tensors()));
+        TensorList tensors = best_->tensors();
+        std::ranges::copy(priors_.list.tensors, std::back_inserter(tensors.tensors));
+        run_.digest = digest_text(digest(run_.comm, tensors));
         run_.say("wrote " + o_.out);
         run_.handover.leave(o_.out, best_);
     }
@@ -303,6 +405,11 @@ private:
     std::shared_ptr<const MatrixData<R>> data_;
     std::shared_ptr<const MatrixData<R>> validation_;
     std::shared_ptr<const MatrixData<R>> test_;
+    DeepMfOptions towers_;         // of deepmf's networks
+    TowerFiles<R> tower_files_;    // …
+    std::optional<Network<R>> row_prior_;  // of a joint model
+    std::optional<Network<R>> col_prior_;
+    MoreTensors priors_;
     std::vector<LayerStatistics> statistics_;
     std::vector<CompressionRow> rows_;
     std::shared_ptr<NetworkModel<R>> best_;
@@ -319,7 +426,7 @@ void run_compress(Run& run, const CompressCommand& o) {
 
 Action declare_compress(Options& options) {
     auto o = std::make_shared<CompressCommand>();
-    options.positional("network", o->network, "Network file, of mlp or hybrid");
+    options.positional("network", o->network, "Network file, of mlp, hybrid or deepmf");
     options.add("data", o->data, "Matrix that it is trained on");
     options.add("validation", o->validation,
                 "Matrix file, or a share of the data, that decides between methods, sizes and "
@@ -351,6 +458,7 @@ Action declare_compress(Options& options) {
                 "Networks of `hybrid --form neumf`: pairs without an entry that are drawn for each "
                 "entry",
                 Accept::at_least(1));
+    o->towers.declare(options);
     options.add("sweeps", o->compress.sweeps, "Of als and nmf", Accept::at_least(1));
     o->settings.declare(options, 0);
     o->loop.declare(options);

@@ -6,6 +6,7 @@
 
 #include <rankfold/cli/joint_scorer.hpp>
 
+#include "als_settings.hpp"
 #include "scoring.hpp"
 
 namespace rankfold::cli {
@@ -89,6 +90,13 @@ std::vector<LayerPrice> time_prices(const Communicator& comm, const std::vector<
 template <Real R>
 std::string metric_name(const NetworkModel<R>& model) {
     if (model.head == Loss::classes) return "accuracy";
+    if (model.head == Loss::masked) return "rmse";
+    if (model.input == NetworkInput::towers) {
+        const std::string& options = model.factors->options;
+        const bool values = model.head == Loss::factorization &&
+                            !recorded_option(options, "implicit", false);
+        return values ? "rmse" : "hr@10";
+    }
     // the joint model's residual stands beside factors of values or of preferences
     const bool values = !is_residual(model) || model.factors->method == "als-explicit";
     return model.head == Loss::squared && values ? "rmse" : "hr@10";
@@ -140,15 +148,24 @@ Estimate measure_scores(const AnyScorer& scorer, const IdSource& names, const st
 }  // namespace
 
 template <Real R>
-Estimate measure_network(Run& run, NetworkModel<R>& model, const MatrixData<R>& data,
+Estimate measure_factors(Run& run, const Factors<R>& factors, const IdSource& names,
+                         const std::string& metric, const MatrixData<R>& data,
                          const MatrixData<R>& test) {
+    return measure_scores(FactorScorer<R>(factors), names, metric, data, test, run.common.threads);
+}
+
+template <Real R>
+Estimate measure_network(Run& run, NetworkModel<R>& model, const std::string& metric,
+                         const MatrixData<R>& data, const MatrixData<R>& test) {
     const auto phase = run.comm.ledger().phase("evaluate");
     const Index threads = run.common.threads;
     if (model.head == Loss::classes) {
         const auto scorer = network_scorer(model, &test);
         return classification_quality(confusion<R>(scorer, *test.labels, threads)).accuracy;
     }
-    const std::string metric = metric_name(model);
+    if (model.input == NetworkInput::towers) {
+        return measure_factors(run, *model.factors, model.factors->ids, metric, data, test);
+    }
     if (is_residual(model)) {
         return measure_scores(JointScorer<R>(*model.factors, model.network), model.factors->ids,
                               metric, data, test, threads);
@@ -161,14 +178,10 @@ Estimate measure_network(Run& run, NetworkModel<R>& model, const MatrixData<R>& 
 }
 
 template <Real R>
-NetworkFigures network_figures(const Communicator& comm, Network<R>& network,
-                               const std::vector<LayerPlan>& plan, Index batch) {
+NetworkFigures network_figures(const Communicator& comm, Network<R>& network, Index batch) {
     NetworkFigures figures;
     for (const auto& tensor : network.arena().tensors()) figures.parameters += tensor.size();
     figures.megabytes = 1e-6 * static_cast<double>(figures.parameters) * sizeof(R);
-    for (const LayerPlan& layer : plan) {
-        if (layer.shares_v) figures.parameters -= layer.inner * layer.in;
-    }
     figures.flops = network.forward_flops(1);
     figures.seconds = forward_seconds(comm, network, batch);
     return figures;
@@ -204,6 +217,7 @@ void tell_rows(Run& run, const std::vector<CompressionRow>& rows, const std::str
                             value_text(row.truncated, row.validation_truncated),
                             value_text(row.tuned, row.validation_tuned)));
         nlohmann::ordered_json json{{"method", row.method},
+                                    {"size", row.size},
                                     {"parameters", row.figures.parameters},
                                     {"flops_per_row", row.figures.flops},
                                     {"seconds_per_1000_samples", row.figures.seconds},
@@ -236,10 +250,12 @@ void tell_rows(Run& run, const std::vector<CompressionRow>& rows, const std::str
     template double forward_seconds(const Communicator&, Network<R>&, Index);                \
     template std::vector<LayerPrice> time_prices<R>(const Communicator&,                     \
                                                     const std::vector<StackShape>&, Index);  \
-    template Estimate measure_network(Run&, NetworkModel<R>&, const MatrixData<R>&,          \
+    template Estimate measure_factors(Run&, const Factors<R>&, const IdSource&,              \
+                                      const std::string&, const MatrixData<R>&,              \
                                       const MatrixData<R>&);                                 \
-    template NetworkFigures network_figures(const Communicator&, Network<R>&,                \
-                                            const std::vector<LayerPlan>&, Index);
+    template Estimate measure_network(Run&, NetworkModel<R>&, const std::string&,            \
+                                      const MatrixData<R>&, const MatrixData<R>&);           \
+    template NetworkFigures network_figures(const Communicator&, Network<R>&, Index);
 RANKFOLD_INSTANTIATE(float)
 RANKFOLD_INSTANTIATE(double)
 #undef RANKFOLD_INSTANTIATE

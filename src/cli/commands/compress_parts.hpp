@@ -39,12 +39,17 @@ template <Real R>
 /// The network's metric on a matrix. @collective
 /// @param data  what its rows are known by, if it ranks columns
 template <Real R>
-[[nodiscard]] Estimate measure_network(Run& run, NetworkModel<R>& model, const MatrixData<R>& data,
+[[nodiscard]] Estimate measure_network(Run& run, NetworkModel<R>& model, const std::string& metric,
+                                       const MatrixData<R>& data, const MatrixData<R>& test);
+/// That of factors of these names.
+template <Real R>
+[[nodiscard]] Estimate measure_factors(Run& run, const Factors<R>& factors, const IdSource& names,
+                                       const std::string& metric, const MatrixData<R>& data,
                                        const MatrixData<R>& test);
 
 /// A network's size and speed.
 struct NetworkFigures {
-    Index parameters = 0;    ///< numbers; a shared V counts once
+    Index parameters = 0;    ///< numbers
     double flops = 0.0;      ///< of a sample's forward pass
     double seconds = 0.0;    ///< of the forward pass for 1,000 samples, on one rank
     double megabytes = 0.0;  ///< of its numbers in a file
@@ -53,6 +58,7 @@ struct NetworkFigures {
 /// One line of the table: what a method makes of a network. The first line is the network itself.
 struct CompressionRow {
     std::string method;
+    double size = 1.0;  ///< the budget, in what the prices count
     std::vector<LayerPlan> plan{};
     NetworkFigures figures{};
     std::optional<Estimate> truncated{};  ///< on the test matrix
@@ -64,7 +70,7 @@ struct CompressionRow {
 /// @collective
 template <Real R>
 [[nodiscard]] NetworkFigures network_figures(const Communicator& comm, Network<R>& network,
-                                             const std::vector<LayerPlan>& plan, Index batch);
+                                             Index batch);
 
 /// Prints what became of every layer.
 void tell_plan(Run& run, const CompressionRow& row);

@@ -13,7 +13,7 @@
 #include "early_stop.hpp"
 #include "network_settings.hpp"
 #include "scoring.hpp"
-#include "side_features.hpp"
+#include "tower_files.hpp"
 
 namespace rankfold::cli {
 
@@ -23,9 +23,7 @@ struct DeepMfCommand {
     std::string matrix;
     std::string out;
     std::vector<std::string> input{"embeddings"};
-    std::string factors_file;
-    std::string row_features;
-    std::string col_features;
+    TowerFileNames files;
     std::string init;
     std::string centering = "mean";
     std::string loss = "squared";
@@ -52,16 +50,16 @@ void check_options(const DeepMfCommand& o) {
                               "' is none of embeddings, rows, factors and features");
         }
     }
-    if (o.reads("factors") == o.factors_file.empty()) {
+    if (o.reads("factors") == o.files.factors_file.empty()) {
         throw input_error("--input factors and --factors-file FILE go together");
     }
-    const bool given = !o.row_features.empty() || !o.col_features.empty();
+    const bool given = !o.files.row_features.empty() || !o.files.col_features.empty();
     if (o.reads("features") != given) {
         throw input_error(
             "--input features goes together with --row-features FILE, --col-features FILE or both");
     }
     if (o.input == std::vector<std::string>{"features"} &&
-        (o.row_features.empty() || o.col_features.empty())) {
+        (o.files.row_features.empty() || o.files.col_features.empty())) {
         throw input_error(
             "--input features alone needs --row-features and --col-features: one of the towers "
             "would read nothing");
@@ -101,62 +99,6 @@ DeepMfOptions resolve(const Run& run, const DeepMfCommand& o) {
     options.train = o.settings.resolved(run.common);
     return options;
 }
-
-/// What the towers read and begin with; it owns what DeepMfData borrows.
-template <Real R>
-struct TowerFiles {
-    std::shared_ptr<Factors<R>> factors;
-    std::shared_ptr<Factors<R>> init;
-    BlockRows<R> scaled_rows;
-    std::optional<BlockRowCsr<R>> row_features;
-    std::optional<BlockRowCsr<R>> col_features;
-    DeepMfData<R> data;
-
-    /// @param inputs  role and digest of what decides the result: added to. @collective
-    void open(Run& run, const DeepMfCommand& o, const MatrixData<R>& a,
-              std::vector<std::pair<std::string, std::string>>& inputs) {
-        data.rows.embeddings = data.cols.embeddings = o.reads("embeddings");
-        data.entries = o.reads("rows");
-        if (!o.factors_file.empty()) {
-            factors = of_same_matrix(run, o.factors_file, a, o.matrix);
-            inputs.emplace_back("factors", digest_text(digest(run.comm, factors->tensors())));
-            scaled_rows = factors->rows.clone();
-            for (Index i = 0; i < scaled_rows.local().rows(); ++i) {
-                for (std::size_t f = 0; f < factors->singular_values.size(); ++f) {
-                    scaled_rows.local().row(i)[f] *= factors->singular_values[f];
-                }
-            }
-            data.rows.factors = &scaled_rows;
-            data.cols.factors = &factors->cols;
-        }
-        if (!o.init.empty()) {
-            init = of_same_matrix(run, o.init, a, o.matrix);
-            inputs.emplace_back("init", digest_text(digest(run.comm, init->tensors())));
-            data.start = init.get();
-        }
-        if (!o.row_features.empty()) {
-            row_features = load_features<R>(run, o.row_features, a.ids, "obs", a.layout());
-            data.rows.features = &*row_features;
-        }
-        if (!o.col_features.empty()) {
-            const ShardLayout even = ShardLayout::even(a.cols(), 64, run.comm.size());
-            col_features = load_features<R>(run, o.col_features, a.ids, "var", even);
-            data.cols.features = &*col_features;
-        }
-    }
-
-    static std::shared_ptr<Factors<R>> of_same_matrix(Run& run, const std::string& file,
-                                                      const MatrixData<R>& a,
-                                                      const std::string& matrix) {
-        auto found = load_factors<R>(run, file);
-        if (found->rows.rows() != a.rows() || found->cols.rows() != a.cols()) {
-            throw input_error(file, " has factors of ", found->rows.rows(), " rows and ",
-                              found->cols.rows(), " columns, but ", matrix, " is ", a.rows(), " x ",
-                              a.cols());
-        }
-        return found;
-    }
-};
 
 /// The towers' factors on the validation part.
 template <Real R>
@@ -260,12 +202,12 @@ void report_model(Run& run, const DeepMfCommand& o, const NetworkModel<R>& model
 template <Real R>
 void run_deepmf(Run& run, const DeepMfCommand& o) {
     std::vector<std::string> files{o.matrix};
-    for (const auto& file : {o.init, o.factors_file, o.row_features, o.col_features, o.validation,
-                             o.validation_negatives}) {
+    for (const auto& file : {o.init, o.validation, o.validation_negatives}) {
         if (!file.empty() && !(file == o.validation && validation_share(file))) {
             files.push_back(file);
         }
     }
+    std::ranges::copy(o.files.given(), std::back_inserter(files));
     run.check_output(o.out, files);
     check_options(o);
     const DeepMfOptions options = resolve(run, o);
@@ -280,7 +222,16 @@ void run_deepmf(Run& run, const DeepMfCommand& o) {
     problem.implicit = o.ranks();
     check_problem(*data.train, problem);
     TowerFiles<R> given;
-    given.open(run, o, *data.train, data.inputs);
+    given.open(run, o.files, *data.train, data.inputs);
+    given.data.rows.embeddings = given.data.cols.embeddings = o.reads("embeddings");
+    given.data.entries = o.reads("rows");
+    std::shared_ptr<Factors<R>> init;
+    if (!o.init.empty()) {
+        const auto whole = load_factors<R>(run, o.init);
+        data.inputs.emplace_back("init", digest_text(digest(run.comm, whole->tensors())));
+        init = factors_for(run, o.init, *whole, *data.train);
+        given.data.start = init.get();
+    }
     if (run.common.dry_run) return;
 
     auto fitted = fit(run, o, options, data, given.data, steer(run, o.loop, data.inputs));
@@ -351,10 +302,8 @@ void declare_towers(Options& options, DeepMfCommand& o) {
     options.add("entry-dropout", o.deep.entry_dropout,
                 "Share of a row's entries that its tower does not see, others in each epoch",
                 Accept::between(0, 0.99));
-    options.add("factors-file", o.factors_file, "Factors that the towers read and begin with");
-    options.add("row-features", o.row_features, "Matrix file with side features of the rows");
-    options.add("col-features", o.col_features, "… of the columns");
-    options.add("init", o.init, "Factors of the same matrix that the embeddings begin with");
+    o.files.declare(options);
+    options.add("init", o.init, "Factors that the embeddings begin with");
 }
 
 }  // namespace

@@ -396,6 +396,42 @@ Steering warm_start(std::shared_ptr<const Factors<R>> init,
 }
 
 template <Real R>
+std::shared_ptr<Factors<R>> factors_for(Run& run, const std::string& path,
+                                        const Factors<R>& factors, const MatrixData<R>& a) {
+    auto found = std::make_shared<Factors<R>>();
+    const auto side = [&](const char* axis, Index count, const ShardLayout& layout,
+                          const BlockRows<R>& from, const std::optional<BlockRows<R>>& from_bias,
+                          BlockRows<R>& to, std::optional<BlockRows<R>>& bias) {
+        const bool rows = axis == std::string("obs");
+        const auto map = match_names(run.comm, a.ids, factors.ids, axis, count, from.rows());
+        const auto strangers = static_cast<Index>(std::ranges::count(map, Index{-1}));
+        if (map.empty() ? count != from.rows() : strangers == count) {
+            throw input_error(path, " has factors of ", from.rows(), rows ? " rows" : " columns",
+                              map.empty() ? concat(", but ", a.file, " has ", count)
+                                          : concat(", of which ", a.file, " has none by name"));
+        }
+        if (strangers > 0) {
+            run.say(fmt::format("{} of {} {} are not in {}: they begin with 0", strangers, count,
+                                rows ? "rows" : "columns", path));
+        }
+        to = BlockRows<R>(run.comm, layout, from.cols());
+        const auto part = part_of_map(map, layout.rank_rows(run.comm.rank()), from.rows());
+        place_rows(from, part, to.local().view());
+        if (!from_bias) return;
+        bias.emplace(run.comm, layout, 1);
+        place_rows(*from_bias, part, bias->local().view());
+    };
+    side("obs", a.rows(), a.layout(), factors.rows, factors.row_bias, found->rows, found->row_bias);
+    side("var", a.cols(), ShardLayout::even(a.cols(), 64, run.comm.size()), factors.cols,
+         factors.col_bias, found->cols, found->col_bias);
+    found->singular_values = factors.singular_values;
+    found->global_mean = factors.global_mean;
+    found->method = factors.method;
+    found->ids = a.ids;
+    return found;
+}
+
+template <Real R>
 std::shared_ptr<Factors<R>> load_factors(Run& run, const std::string& path) {
     if (auto held = run.handover.find<Factors<R>>(path)) return held;
     return std::make_shared<Factors<R>>(read_factors<R>(run.comm, path));
@@ -409,6 +445,9 @@ std::shared_ptr<Factors<R>> load_factors(Run& run, const std::string& path) {
     template class EarlyStop<R>;                                                         \
     template Steering warm_start(std::shared_ptr<const Factors<R>>,                      \
                                  std::shared_ptr<const MatrixData<R>>, Index, Steering); \
+    template std::shared_ptr<Factors<R>> factors_for(Run&, const std::string&,           \
+                                                     const Factors<R>&,                  \
+                                                     const MatrixData<R>&);              \
     template std::shared_ptr<Factors<R>> load_factors(Run&, const std::string&);
 RANKFOLD_INSTANTIATE(float)
 RANKFOLD_INSTANTIATE(double)

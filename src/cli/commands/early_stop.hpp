@@ -94,6 +94,16 @@ template <Real R>
                                   std::shared_ptr<const MatrixData<R>> train, Index k,
                                   Steering inner);
 
+/// The factors for the rows and columns of `a`, matched by names where both have them, else by
+/// position; 0 for those that the factors do not have, which are counted out loud.
+/// @param path  of the factors, for messages
+/// @collective @throws Error (Fault::input), agreed: without names, another number of rows or
+///             columns; with names, none in common
+template <Real R>
+[[nodiscard]] std::shared_ptr<Factors<R>> factors_for(Run& run, const std::string& path,
+                                                      const Factors<R>& factors,
+                                                      const MatrixData<R>& a);
+
 /// The factors of a file, from an earlier stage or read. @collective
 template <Real R>
 [[nodiscard]] std::shared_ptr<Factors<R>> load_factors(Run& run, const std::string& path);

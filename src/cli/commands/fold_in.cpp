@@ -153,20 +153,24 @@ double read_prior_rows(Run& run, const FoldInCommand& o, const NewRows<R>& rows,
                        const Factors<R>& model, std::optional<BlockRows<R>>& prior) {
     auto network = read_prior<R>(run.comm, o.model, o.columns() ? col_prior_group : row_prior_group,
                                  model.k());
-    if (network.graph().inputs.front().width != rows.features->cols()) {
+    if (!network) {
+        throw input_error("'", o.model, "' has no prior network of ",
+                          o.columns() ? "columns; fit it with `hybrid --col-features"
+                                      : "rows; fit it with `hybrid --row-features",
+                          " FILE --prior-weight`");
+    }
+    if (network->graph().inputs.front().width != rows.features->cols()) {
         throw input_error(o.features, " has ", rows.features->cols(), " features a row, but ",
-                          o.model, " was fitted with ", network.graph().inputs.front().width,
+                          o.model, " was fitted with ", network->graph().inputs.front().width,
                           "; import them with the columns of those (--col-ids)");
     }
     prior.emplace(run.comm, rows.features->layout(), model.k());
-    apply_to_rows(network, *rows.features, *prior);
-    const auto recorded = nlohmann::json::parse(model.options, nullptr, false);
-    const auto weight =
-        recorded.is_object() ? recorded.value("prior-weight", nlohmann::json()) : nlohmann::json();
-    if (!weight.is_number() || weight.template get<double>() <= 0.0) {
+    apply_to_rows(*network, *rows.features, *prior);
+    const double weight = recorded_option(model.options, "prior-weight", 0.0);
+    if (weight <= 0.0) {
         throw input_error(o.model, " does not say its prior-weight (attribute options)");
     }
-    return weight.template get<double>();
+    return weight;
 }
 
 /// Each method gives new rows what its own training would with the columns held fixed.

@@ -45,7 +45,7 @@ void tell_layers(Run& run, const std::string& path) {
         Index work = 0;
         if (layer.kind == LayerKind::dense) weights = in * layer.outputs;
         if (layer.kind == LayerKind::factored) {
-            weights = layer.inner * (layer.outputs + (layer.v == Origin::external ? 0 : in));
+            weights = layer.inner * (layer.outputs + (layer.stores_v() ? in : 0));
         }
         if (has_map(layer.kind)) {
             work = 2 * (layer.kind == LayerKind::dense ? in * layer.outputs

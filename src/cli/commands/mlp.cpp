@@ -270,7 +270,10 @@ Steering projecting(Run& run, const MlpCommand& o, Network<R>& network, Steering
                          const Progress& progress, const TensorList& state) {
                 if (progress.step % every == 0 && progress.step < progress.steps) {
                     const auto phase = run.comm.ledger().phase("factorise weights");
-                    project_weights(run.comm, network, options);
+                    const bool weighted = options.method == CompressMethod::als;
+                    project_weights(run.comm, network, options,
+                                    weighted ? moment_importance(run.comm, network, state)
+                                             : std::vector<LayerStatistics>{});
                 }
                 return after(progress, state);
             }};
@@ -463,7 +466,8 @@ Action declare_mlp(Options& options) {
                 Accept::at_least(0));
     options.add("factorize", o->factorize,
                 "METHOD:SHARE, as svd:0.25: every --every-epochs the weights are replaced by the "
-                "product of factors of this size (svd, als, nmf), and trained on");
+                "product of factors of this size (svd; als, weighted by Adam's second moments; nmf), "
+                "and trained on");
     options.add("every-epochs", o->every_epochs, "Epochs between two such factorizations",
                 Accept::at_least(1));
     options.add("standardise", o->standardise,

@@ -70,11 +70,12 @@ void run_neumf(Run& run, const NeuMfCommand& o) {
 
     std::vector<std::pair<std::string, std::string>> inputs{{"matrix", digest_text(a->digest)}};
     NeuMfShape shape = o.shape;
-    std::shared_ptr<Factors<R>> init;
+    std::shared_ptr<const Factors<R>> init;
     if (!o.init.empty()) {
-        init = load_factors<R>(run, o.init);
-        shape.factors = init->k();
-        inputs.emplace_back("init", digest_text(digest(run.comm, init->tensors())));
+        const auto given = load_factors<R>(run, o.init);
+        shape.factors = given->k();
+        inputs.emplace_back("init", digest_text(digest(run.comm, given->tensors())));
+        init = factors_for(run, o.init, *given, *a);
     }
     shape.factors = o.factors.value_or(shape.factors);
 

@@ -64,16 +64,11 @@ void add_prior(MoreTensors& more, const std::string& group, std::optional<Networ
 }
 
 template <Real R>
-Network<R> read_prior(const Communicator& comm, const std::string& path, const std::string& group,
-                      Index k) {
+std::optional<Network<R>> read_prior(const Communicator& comm, const std::string& path,
+                                     const std::string& group, Index k) {
     const StateFile file(comm, path);
     const auto about = nlohmann::json::parse(file.attributes(group), nullptr, false);
-    if (!about.is_object() || !about.contains("graph") || !about["graph"].is_string()) {
-        throw input_error("'", path, "' has no prior network of ",
-                          group == row_prior_group ? "rows; fit it with `hybrid --row-features"
-                                                   : "columns; fit it with `hybrid --col-features",
-                          " FILE --prior-weight`");
-    }
+    if (!about.is_object() || !about.contains("graph") || !about["graph"].is_string()) return {};
     Graph graph = Graph::parse(about["graph"].template get<std::string>());
     if (graph.inputs.size() != 1 || graph.inputs.front().index ||
         graph.layers.back().outputs != k) {
@@ -94,8 +89,8 @@ Network<R> read_prior(const Communicator& comm, const std::string& path, const s
                                           const std::string&, const ShardLayout&);              \
     template BlockRows<R> feature_rows(const MatrixData<R>&);                                   \
     template void add_prior(MoreTensors&, const std::string&, std::optional<Network<R>>&);      \
-    template Network<R> read_prior(const Communicator&, const std::string&, const std::string&, \
-                                   Index);
+    template std::optional<Network<R>> read_prior(const Communicator&, const std::string&,      \
+                                                  const std::string&, Index);
 RANKFOLD_INSTANTIATE(float)
 RANKFOLD_INSTANTIATE(double)
 #undef RANKFOLD_INSTANTIATE

@@ -36,10 +36,11 @@ inline constexpr const char* col_prior_group = "col_prior";
 template <Real R>
 void add_prior(MoreTensors& more, const std::string& group, std::optional<Network<R>>& prior);
 
-/// The prior network of a model file. @collective
-/// @throws Error (Fault::input), agreed: the file has none, or one that does not fit k factors
+/// The prior network of a model file, or none. @collective
+/// @throws Error (Fault::input), agreed: it does not fit k factors
 template <Real R>
-[[nodiscard]] Network<R> read_prior(const Communicator& comm, const std::string& path,
-                                    const std::string& group, Index k);
+[[nodiscard]] std::optional<Network<R>> read_prior(const Communicator& comm,
+                                                   const std::string& path,
+                                                   const std::string& group, Index k);
 
 }  // namespace rankfold::cli
