@@ -27,6 +27,7 @@ find_path(RANKFOLD_CBLAS_INCLUDE cblas.h PATH_SUFFIXES openblas
   HINTS "/usr/include/${CMAKE_LIBRARY_ARCHITECTURE}" REQUIRED)
 find_path(RANKFOLD_HIGHWAY_INCLUDE hwy/highway.h REQUIRED)
 find_library(RANKFOLD_HIGHWAY_LIBRARY hwy REQUIRED)
+find_library(RANKFOLD_HIGHWAY_SORT_LIBRARY hwy_contrib REQUIRED)
 
 # ScaLAPACK for the MPI found above, unless it is left out.
 if(RANKFOLD_SCALAPACK AND NOT RANKFOLD_SIMULATED)
@@ -49,7 +50,8 @@ if(NOT TARGET rankfold_blas)
   target_link_libraries(rankfold_blas INTERFACE LAPACK::LAPACK BLAS::BLAS ${CMAKE_DL_LIBS})
   add_library(rankfold_highway INTERFACE IMPORTED)
   target_include_directories(rankfold_highway INTERFACE "${RANKFOLD_HIGHWAY_INCLUDE}")
-  target_link_libraries(rankfold_highway INTERFACE "${RANKFOLD_HIGHWAY_LIBRARY}")
+  target_link_libraries(rankfold_highway INTERFACE "${RANKFOLD_HIGHWAY_SORT_LIBRARY}"
+    "${RANKFOLD_HIGHWAY_LIBRARY}")
   # One instruction set of each generation is enough, and halves the time to compile the kernels.
   target_compile_definitions(rankfold_highway INTERFACE
     "HWY_DISABLED_TARGETS=(HWY_SSSE3|HWY_SSE4|HWY_AVX3_DL)")

@@ -1,6 +1,7 @@
 #include <rankfold/linalg/top_kernels.hpp>
 
 #include <algorithm>
+#include <bit>
 #include <cmath>
 #include <numeric>
 #include <utility>
@@ -203,6 +204,8 @@ RANKFOLD_KERNELS(double, d)
 HWY_AFTER_NAMESPACE();
 
 #if HWY_ONCE
+#include <hwy/contrib/sort/vqsort.h>
+
 namespace rankfold {
 
 template <Real R>
@@ -223,6 +226,49 @@ PackedColumns<R>::PackedColumns(MatrixView<const R> y, std::span<const R> offset
 namespace {
 
 constexpr Index widest_vector = 64;  // bytes; whole ones are stored behind the last candidate
+
+/// A score and its column as one number: the greater the score, the less; of equal scores the lower
+/// column's is less.
+std::uint64_t key_of(float score, std::int32_t col) {
+    const auto bits = std::bit_cast<std::uint32_t>(score + 0.0F);  // −0 equals 0
+    const std::uint32_t turned = bits ^ (bits >> 31 != 0 ? 0U : 0x7FFFFFFFU);
+    return (std::uint64_t{turned} << 32) | static_cast<std::uint32_t>(col);
+}
+
+float score_of(std::uint64_t key) {
+    const auto turned = static_cast<std::uint32_t>(key >> 32);
+    return std::bit_cast<float>(turned ^ (turned >> 31 != 0 ? 0U : 0x7FFFFFFFU));
+}
+
+/// The best of all candidates, best first, of equal scores the lower column.
+void put_best(std::span<const float> candidates, const std::int32_t* candidate_cols,
+              std::span<Index> cols, std::span<float> scores) {
+    thread_local const hwy::Sorter sort;
+    thread_local std::vector<std::uint64_t> keys;
+    keys.resize(candidates.size());
+    for (std::size_t c = 0; c < keys.size(); ++c) {
+        keys[c] = key_of(candidates[c], candidate_cols[c]);
+    }
+    sort(keys.data(), keys.size(), hwy::SortAscending());
+    for (std::size_t place = 0; place < cols.size(); ++place) {
+        cols[place] = static_cast<Index>(keys[place] & 0xFFFFFFFFU);
+        scores[place] = score_of(keys[place]);
+    }
+}
+
+void put_best(std::span<const double> candidates, const std::int64_t* candidate_cols,
+              std::span<Index> cols, std::span<double> scores) {
+    thread_local std::vector<std::pair<double, Index>> order;
+    order.clear();
+    for (std::size_t c = 0; c < candidates.size(); ++c) {
+        order.emplace_back(-candidates[c], candidate_cols[c]);
+    }
+    std::ranges::sort(order);
+    for (std::size_t place = 0; place < cols.size(); ++place) {
+        cols[place] = order[place].second;
+        scores[place] = -order[place].first;
+    }
+}
 
 }  // namespace
 
@@ -306,24 +352,12 @@ Index TopSelection<R>::finish(std::span<Index> cols, std::span<R> scores) {
         count_ = drop_least<R>(std::span<R>(scores_).first(static_cast<std::size_t>(count_)),
                                cols_.data(), top_, threshold_);
     }
-    struct Scored {
-        R score;
-        Column col;
-    };
-    thread_local std::vector<Scored> order;
-    order.clear();
-    for (std::size_t c = 0; c < static_cast<std::size_t>(count_); ++c) {
-        order.push_back({scores_[c], cols_[c]});
-    }
     const Index found = std::min(top_, count_);
-    std::ranges::sort(order, [](const Scored& a, const Scored& b) {  // few more than are wanted
-        return a.score > b.score || (a.score == b.score && a.col < b.col);
-    });
-    for (std::size_t place = 0; place < static_cast<std::size_t>(top_); ++place) {
-        const bool there = static_cast<Index>(place) < found;
-        cols[place] = there ? Index{order[place].col} : Index{-1};
-        scores[place] = there ? order[place].score : R{0};
-    }
+    const auto n = static_cast<std::size_t>(found);
+    put_best(std::span<const R>(scores_).first(static_cast<std::size_t>(count_)), cols_.data(),
+             cols.first(n), scores.first(n));
+    std::ranges::fill(cols.subspan(n), Index{-1});
+    std::ranges::fill(scores.subspan(n), R{0});
     return found;
 }
 
