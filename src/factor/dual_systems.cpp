@@ -55,7 +55,6 @@ void DualSystems<R>::add(std::span<const ColIndex> cols, R ridge, Index index, s
     const Index n = size.batch.k();
     const MatrixView<R> columns{columns_.data(), k_, n, n};
     gather_columns<R>(y_, cols, size.scales.view().row(slot), columns);
-    for (Index f = 0; f < k_; ++f) std::ranges::fill(columns.row(f).subspan(cols.size()), R{0});
     const MatrixView<R> normal = size.batch.matrix(slot);
     rank_update_upper<R>(columns, columns, normal, Update::assign, upcoming);
     for (Index e = 0; e < n; ++e) normal(e, e) += ridge;

@@ -127,24 +127,39 @@ R dot_impl(const R* HWY_RESTRICT a, const R* HWY_RESTRICT b, Index n) {
     return total;
 }
 
-/// Eight rows side by side: as many columns of the result.
+/// A vector of rows at a time, turned in registers.
 template <class R>
 void gather_columns_impl(MatrixView<const R> y, const ColIndex* idx, Index n, const R* scale,
                          MatrixView<R> out) {
-    constexpr Index side = 8;
-    Index e = 0;
-    for (; e + side <= n; e += side) {
-        const R* from[side];
-        for (Index r = 0; r < side; ++r) from[r] = y.data + idx[e + r] * y.ld;
-        for (Index f = 0; f < y.cols; ++f) {
-            R* HWY_RESTRICT to = out.data + f * out.ld + e;
-            HWY_UNROLL(8)
-            for (Index r = 0; r < side; ++r) to[r] = scale[e + r] * from[r][f];
+    const Tag<R> d;
+    constexpr Index most = static_cast<Index>(hn::MaxLanes(d));
+    const Index lanes = static_cast<Index>(hn::Lanes(d));
+    for (Index e = 0; e < out.cols; e += lanes) {
+        const Index count = std::min(lanes, n - e);
+        const R* from[most];
+        for (Index r = 0; r < count; ++r) from[r] = y.data + idx[e + r] * y.ld;
+        hn::Vec<Tag<R>> v[most];
+        Index f = 0;
+        for (; f + lanes <= y.cols; f += lanes) {
+            if (count == lanes) {
+                HWY_UNROLL(16)
+                for (Index r = 0; r < most; ++r) {
+                    v[r] = hn::Mul(hn::LoadU(d, from[r] + f), hn::Set(d, scale[e + r]));
+                }
+            } else {
+                for (Index r = 0; r < most; ++r) {
+                    v[r] = r < count ? hn::Mul(hn::LoadU(d, from[r] + f), hn::Set(d, scale[e + r]))
+                                     : hn::Zero(d);
+                }
+            }
+            transpose_lanes(d, v);
+            HWY_UNROLL(16)
+            for (Index r = 0; r < most; ++r) hn::StoreU(v[r], d, out.data + (f + r) * out.ld + e);
         }
-    }
-    for (; e < n; ++e) {
-        const R* from = y.data + idx[e] * y.ld;
-        for (Index f = 0; f < y.cols; ++f) out.data[f * out.ld + e] = scale[e] * from[f];
+        for (; f < y.cols; ++f) {
+            R* to = out.data + f * out.ld + e;
+            for (Index r = 0; r < lanes; ++r) to[r] = r < count ? scale[e + r] * from[r][f] : R{0};
+        }
     }
 }
 

@@ -31,7 +31,7 @@ void gather_weighed(MatrixView<const R> y, std::span<const ColIndex> idx, std::s
                     std::span<const R> b, MatrixView<R> p, MatrixView<R> q, std::span<R> rhs);
 
 /// Out[:, e] = s[e] Y[idx[e], :]ᵀ.
-/// @param out  k x at least idx.size(); columns from there on are left alone
+/// @param out  k x a multiple of 16 of at least idx.size(); columns from there on become 0
 template <Real R>
 void gather_columns(MatrixView<const R> y, std::span<const ColIndex> idx, std::span<const R> scale,
                     MatrixView<R> out);
