@@ -85,7 +85,7 @@ class Compress(SmallJob):
             with self.subTest(name):
                 self.assertGreater(found[model]["accuracy"], 0.7)
                 right = claims().right_classes(self.folder / f"out/{name}.h5",
-                                               self.folder / "out/import-test.h5", "X")
+                                               self.folder / "out/import-test.h5")
                 self.assertAlmostEqual(right.mean(), found[model]["accuracy"], delta=2e-4)
         for name in ("quarter", "tenth"):
             self.assert_compressed(stages[name], self.METHODS)
