@@ -104,6 +104,16 @@ def random_matrix(rows, cols, density=0.2, seed=7):
     return csr
 
 
+def matrix_of_kinds(rows, cols, kinds=3, each=8, seed=3):
+    """Every row has entries in columns of its own kind alone, which a model finds and popularity
+    does not."""
+    generator = np.random.default_rng(seed)
+    dense = np.zeros((rows, cols), dtype=np.float32)
+    for i in range(rows):
+        dense[i, generator.permutation(range(i % kinds, cols, kinds))[:each]] = 1
+    return scipy.sparse.csr_matrix(dense)
+
+
 def data_folder():
     """The folder of real data; the test is absent without it, and says so."""
     folder = os.environ.get("RANKFOLD_DATA")

@@ -6,7 +6,7 @@ import h5py
 import numpy as np
 import scipy.sparse
 
-from program import ProgramTest, random_matrix, read_matrix
+from program import ProgramTest, matrix_of_kinds, random_matrix, read_matrix
 
 
 def apply(group, features):
@@ -61,8 +61,8 @@ class ColdStart(ProgramTest):
             return {f: apply(file["col_prior"], np.eye(3)[t]) for f, t in self.trait.items()}
 
     def test_features_alone_give_what_the_prior_network_says(self):
-        for options, all_ranks in ((["--hidden", "none"], (1, 2, 3, 4)), (["--hidden", 6], (2,)),
-                                   (["--implicit", "--hidden", "none"], (3,))):
+        for options, all_ranks in ((["--hidden", "none"], (1, 2, 3, 4)), (["--hidden", 6], (1, 2)),
+                                   (["--implicit", "--hidden", "none"], (1, 3))):
             with self.subTest(options):
                 self.joint(*options)
                 found = [self.fold_in(ranks=ranks) for ranks in all_ranks]
@@ -101,10 +101,15 @@ class ColdStart(ProgramTest):
         self.run_program("hybrid", "a.h5", "--factors", 4, "--rounds", 2, "--hidden", "none",
                          "--prior-weight", 1, "--row-features", "users.h5", "--out", "j.h5")
         self.run_program("fold-in", "j.h5", "--features", "others.h5", "--out", "n.h5", ranks=2)
-        self.run_program("recommend", "n.h5", "--train", "a.h5", "--rows", "x,y", "--top", 3, "--out", "best.csv")
+        self.run_program("recommend", "n.h5", "--train", "a.h5", "--rows", "x,y", "--top", 3,
+                         "--out", "best.csv")
         lines = (self.folder / "best.csv").read_text().splitlines()
         self.assertEqual([line.split(",")[0] for line in lines[1:]], ["x"] * 3 + ["y"] * 3)
-        self.assertTrue(all(line.split(",")[2].startswith("f") for line in lines[1:]))
+        with h5py.File(self.folder / "n.h5") as file:
+            names = np.array(file["var/_index"].asstr()[:])
+            scores = file["row_factors"][:] @ file["col_factors"][:].T
+        best = names[np.argsort(-scores, axis=1)[:, :3]]
+        self.assertEqual([line.split(",")[2] for line in lines[1:]], best.ravel().tolist())
 
     def test_what_cannot_be_done(self):
         self.run_program("als", "a.h5", "--factors", 4, "--out", "als.h5")
@@ -193,11 +198,11 @@ class Cost(ProgramTest):
         parts = found["sweep_seconds"] + found["epoch_seconds"]
         self.assertAlmostEqual(found["seconds"]["median"] / parts - 1, found["over_the_parts"],
                                places=6)
-        for phase in ("als exchange all", "als exchange needed", "embedding rows",
-                      "residual network"):
-            sent = found.get(f"{phase}: bytes", 0)
-            self.assertEqual(sent, found.get(f"{phase}: bytes predicted", 0))
-        self.assertGreater(found["residual network: bytes"], 0)
+        for phase in ("als exchange needed", "embedding rows", "residual network", "gradient sum",
+                      "gather parameters"):
+            with self.subTest(phase):
+                self.assertGreater(found[f"{phase}: bytes"], 0)
+                self.assertEqual(found[f"{phase}: bytes"], found[f"{phase}: bytes predicted"])
 
 
 class TablesInLess(ProgramTest):
@@ -205,10 +210,11 @@ class TablesInLess(ProgramTest):
 
     def setUp(self):
         super().setUp()
-        self.write_matrix("a.h5", random_matrix(300, 200, 0.08))
+        self.write_matrix("a.h5", matrix_of_kinds(300, 200, each=16))
         self.run_program("split", "a.h5", "--leave-one-out", "--prefix", "v")
-        self.run_program("hybrid", "v.train.h5", "--form", "neumf", "--factors", 16, "--embedding", 16,
-                         "--hidden", "16,8", "--epochs", 2, "--out", "net.h5", "--quiet", ranks=2)
+        self.run_program("hybrid", "v.train.h5", "--form", "neumf", "--factors", 16, "--embedding",
+                         16, "--hidden", "16,8", "--epochs", 6, "--learning-rate", 0.005, "--out",
+                         "net.h5", "--quiet", ranks=2)
 
     def compress(self, *options, data="v.train.h5", ranks=2, code=0):
         self.run_program("compress", "net.h5", "--data", data, *options, "--out", "small.h5",
@@ -227,7 +233,8 @@ class TablesInLess(ProgramTest):
         self.assertLess(sizes[0], 0.75 * sizes[1])
         self.run_program("evaluate", "small.h5", "--train", "v.train.h5", "--test", "v.test.h5",
                          "--metrics", "ndcg@10", "--report", "e.json", ranks=3)
-        self.assertGreater(self.report("e.json")["result"]["neumf"]["ndcg@10"], 0)
+        found = self.report("e.json")["result"]
+        self.assertGreater(found["neumf"]["ndcg@10"], 1.5 * found["popularity"]["ndcg@10"])
 
     def test_the_residual_of_a_joint_model(self):
         self.run_program("hybrid", "a.h5", "--factors", 4, "--rounds", 2, "--embedding", 16,
