@@ -245,14 +245,15 @@ class TablesInLess(ProgramTest):
         self.run_program("evaluate", "small.h5", "--test", "a.h5")
 
     def test_a_joint_model_is_trained_on_beside_its_factors_and_keeps_its_priors(self):
+        self.write_matrix("rated.h5", random_matrix(300, 200, 0.08))
         self.write_matrix("traits.h5", random_matrix(300, 8, 0.3, seed=2))
         for form in ([], ["--implicit", "--unobserved-weight", 0.1, "--zeros", 2]):
             with self.subTest(form):
-                self.run_program("hybrid", "a.h5", "--factors", 4, "--rounds", 2, "--embedding", 16,
+                self.run_program("hybrid", "rated.h5", "--factors", 4, "--rounds", 2, "--embedding", 16,
                                  "--row-features", "traits.h5", "--prior-weight", 1, *form, "--out",
                                  "net.h5", "--force")
-                reports = [self.compress("--test", "a.h5", "--size", 0.4, "--epochs", 3,
-                                         data="a.h5", ranks=ranks) for ranks in (1, 2, 3)]
+                reports = [self.compress("--test", "rated.h5", "--size", 0.4, "--epochs", 3,
+                                         data="rated.h5", ranks=ranks) for ranks in (1, 2, 3)]
                 self.assertEqual(len({report["digest"] for report in reports}), 1)
                 row = reports[0]["result"]["rows"][1]
                 if not form:  # least squares, so that training on helps

@@ -92,6 +92,7 @@ public:
             .importance = std::ranges::count(methods_, CompressMethod::als) > 0};
         if (wanted.moments || wanted.importance) calibrate(wanted);
         for (const CompressMethod method : methods_) try_method(method);
+        if (!kept_.is_null()) run_.result["validation"] = kept_;
         tell_rows(run_, rows_, metric_);
         write();
     }
@@ -334,6 +335,7 @@ private:
             best_ = model;
             best_metric_ = last.value_or(0.0);
             run_.result["method"] = row.method;
+            kept_ = run_.result.value("validation", nlohmann::ordered_json());
         }
         rows_.push_back(std::move(row));
     }
@@ -414,6 +416,7 @@ private:
     std::vector<CompressionRow> rows_;
     std::shared_ptr<NetworkModel<R>> best_;
     double best_metric_ = 0.0;
+    nlohmann::ordered_json kept_;  // the epoch of the best, for the report
 };
 
 template <Real R>
