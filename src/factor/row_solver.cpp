@@ -419,6 +419,7 @@ void RowSolver<R>::solve_blocks() {
             for (std::size_t f = 0; f < step.size(); ++f) {
                 pending.x[static_cast<std::size_t>(block.begin) + f] += step[f];
             }
+            if (block.end == k_) continue;  // no block is left that reads the scores
             changes_.resize(scores_[at].size());
             gather_dots<R>(y, pending.row.cols, step, changes_);
             for (std::size_t e = 0; e < changes_.size(); ++e) scores_[at][e] += changes_[e];
