@@ -409,6 +409,14 @@ SideLoss SparseSide<R>::losses(const BlockRows<R>& x, const SideExtras<R>& extra
         for (Index i = rows.begin; i < rows.end; ++i) {
             const RowData<R> data = row(i, extras);
             sum.ridge += row_ridge(data, x.local().row(i));
+            if (!extras.scores.empty()) {
+                sum.entries += entry_losses<R>(
+                    options_.problem, data,
+                    extras.scores.subspan(
+                        static_cast<std::size_t>(a_.local().row_ptr[static_cast<std::size_t>(i)]),
+                        data.cols.size()));
+                continue;
+            }
             if (heavy_.is_heavy(a_.first_row() + i)) continue;
             scores.resize(data.cols.size());
             score_row(data, x.local().row(i), scores);
@@ -418,7 +426,7 @@ SideLoss SparseSide<R>::losses(const BlockRows<R>& x, const SideExtras<R>& extra
         terms[at] = sum.entries;
         terms[at + 1] = sum.ridge;
     });
-    if (!heavy_.none()) add_heavy_losses(x, terms);
+    if (!heavy_.none() && extras.scores.empty()) add_heavy_losses(x, terms);
     double sums[2];
     reproducible_sum(a_.comm(), terms, sums);
     return {sums[0], sums[1]};

@@ -176,9 +176,12 @@ private:
     }
 
     /// The whole objective; the rows' side must have fetched the present Y.
-    double objective() {
+    /// @param scores  x·y of every entry, if they are known
+    double objective(std::span<const R> scores = {}) {
         const auto phase = comm_.ledger().phase("objective");
-        const SideLoss rows = rows_.solver->losses(model_.factors.rows, rows_.extras());
+        SideExtras<R> extras = rows_.extras();
+        extras.scores = scores;
+        const SideLoss rows = rows_.solver->losses(model_.factors.rows, extras);
         double sum =
             rows.entries + rows.ridge + cols_.solver->ridge(model_.factors.cols, cols_.extras());
         if (rows_.problem.alpha0 != 0.0) {
@@ -196,19 +199,24 @@ private:
     double solve_columns() {
         cols_.solver->solve(model_.factors.rows, model_.factors.cols, cols_.extras());
         rows_.solver->gather(model_.factors.cols);
-        return objective();
+        if (trainer_) {
+            const auto phase = comm_.ledger().phase("targets");
+            scores_.resize(matrix_.local().values.size());
+            rows_.solver->scores(model_.factors.rows, scores_);
+        }
+        return objective(scores_);
     }
 
+    /// The factors stand still, and with them the scores.
     double train(Index round, double before) {
         if (!trainer_ && !row_prior_ && !col_prior_) return before;
         if (trainer_) {
             const auto& values = matrix_.local().values;
-            std::vector<R> targets(values.size());
             {
                 const auto phase = comm_.ledger().phase("targets");
-                rows_.solver->scores(model_.factors.rows, targets);
+                std::vector<R> targets(values.size());
                 for (std::size_t e = 0; e < values.size(); ++e) {
-                    const double score = static_cast<double>(targets[e]);
+                    const double score = static_cast<double>(scores_[e]);
                     targets[e] = static_cast<R>(rows_.preference(values[e]) - score);
                 }
                 samples_->set_targets(targets);
@@ -220,7 +228,7 @@ private:
         if (row_prior_) row_prior_->train(model_.factors.rows, round, options_.epochs);
         if (col_prior_) col_prior_->train(model_.factors.cols, round, options_.epochs);
         refresh();
-        return objective();
+        return objective(scores_);
     }
 
     /// Everything a checkpoint needs.
@@ -249,6 +257,7 @@ private:
     std::optional<EntryTranspose<R>> to_columns_;
     std::optional<EntrySamples<R>> samples_;
     std::unique_ptr<Trainer<R>> trainer_;
+    std::vector<R> scores_;  // x·y of every entry after the columns' half sweep, if there is h
     std::unique_ptr<Prior<R>> row_prior_;
     std::unique_ptr<Prior<R>> col_prior_;
 };

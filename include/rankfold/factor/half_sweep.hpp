@@ -46,6 +46,7 @@ struct SideExtras {
     std::span<const R> targets{};         ///< b of every local entry, instead of the values'
     std::span<const Index> counts{};      ///< n_i of every local row, instead of its entries
     const BlockRows<R>* prior = nullptr;  ///< p, laid out like the rows
+    std::span<const R> scores{};          ///< for losses(): what scores() gives, if it is known
 };
 
 /// How the fixed side reaches those who need it; all give the same bits.
