@@ -3,6 +3,9 @@
 #   include/rankfold/<name>/, SOURCES in src/<name>/. DEPENDS lists the modules whose headers this
 #   one may include; the test lint.layers checks the #include lines against it. INTERNAL ones are
 #   not installed.
+#
+#   A header with a source of its name compiles alone, as that source includes it first (which
+#   lint.layers checks); the others are the file set `alone`, whose headers lint.headers compiles.
 function(rankfold_add_module name)
   cmake_parse_arguments(PARSE_ARGV 1 arg "INTERNAL" "" "DEPENDS;LINKS;PRIVATE_LINKS;HEADERS;SOURCES")
   if(arg_UNPARSED_ARGUMENTS)
@@ -23,15 +26,24 @@ function(rankfold_add_module name)
   endif()
   add_library(rankfold_${name} STATIC ${arg_SOURCES})
   add_library(rankfold::${name} ALIAS rankfold_${name})
-  target_sources(rankfold_${name} PUBLIC FILE_SET HEADERS
-    BASE_DIRS "${PROJECT_SOURCE_DIR}/include" FILES ${arg_HEADERS})
+  set(alone "")
+  foreach(header IN LISTS arg_HEADERS)
+    cmake_path(GET header STEM stem)
+    if(NOT "${PROJECT_SOURCE_DIR}/src/${name}/${stem}.cpp" IN_LIST arg_SOURCES)
+      list(APPEND alone "${header}")
+    endif()
+  endforeach()
+  list(REMOVE_ITEM arg_HEADERS ${alone})
+  target_sources(rankfold_${name} PUBLIC
+    FILE_SET HEADERS BASE_DIRS "${PROJECT_SOURCE_DIR}/include" FILES ${arg_HEADERS}
+    FILE_SET alone TYPE HEADERS BASE_DIRS "${PROJECT_SOURCE_DIR}/include" FILES ${alone})
   target_compile_features(rankfold_${name} PUBLIC cxx_std_20)
   target_link_libraries(rankfold_${name} PUBLIC ${arg_DEPENDS} ${arg_LINKS}
     PRIVATE ${arg_PRIVATE_LINKS} $<BUILD_INTERFACE:rankfold_warnings>)
   set_target_properties(rankfold_${name} PROPERTIES
-    EXPORT_NAME ${name} VERIFY_INTERFACE_HEADER_SETS ON)
+    EXPORT_NAME ${name} VERIFY_INTERFACE_HEADER_SETS ON INTERFACE_HEADER_SETS_TO_VERIFY alone)
   if(NOT arg_INTERNAL)
-    install(TARGETS rankfold_${name} EXPORT rankfold FILE_SET HEADERS)
+    install(TARGETS rankfold_${name} EXPORT rankfold FILE_SET HEADERS FILE_SET alone)
   endif()
 endfunction()
 

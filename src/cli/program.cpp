@@ -1,13 +1,13 @@
 // From the command line to one command, and from its outcome to an exit code.
-#include <rankfold/cli/run.hpp>
+#include <rankfold/cli/program.hpp>
 
 #include <algorithm>
 
 #include <fmt/format.h>
 
 #include <rankfold/cli/help.hpp>
-#include <rankfold/cli/program.hpp>
 #include <rankfold/cli/report.hpp>
+#include <rankfold/cli/run.hpp>
 #include <rankfold/comm/watchdog.hpp>
 #include <rankfold/linalg/blas.hpp>
 #include <rankfold/linalg/row_kernels.hpp>

@@ -242,10 +242,9 @@ std::vector<LayerStatistics> DeepMf<R>::statistics(Index samples, WantedStatisti
     std::vector<LayerStatistics> all;
     const auto add = [&](TowerSide<R>& side, const TowerSide<R>& other) {
         side.samples.set_other(other.outputs);
-        std::ranges::move(
-            layer_statistics(side.network, SamplesRef<R>(side.samples), impl_->o.loss(), samples,
-                             wanted),
-            std::back_inserter(all));
+        std::ranges::move(layer_statistics(side.network, SamplesRef<R>(side.samples),
+                                           impl_->o.loss(), samples, wanted),
+                          std::back_inserter(all));
         auto visits = side.inputs.visits(impl_->matrix.comm());
         auto next = visits.begin();
         for (const LayerSpec& layer : side.network.graph().layers) {

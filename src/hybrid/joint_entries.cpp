@@ -74,10 +74,10 @@ EntrySamples<R> residual_samples(const BlockRowCsr<R>& a, const JointOptions& op
     return samples;
 }
 
-#define RANKFOLD_INSTANTIATE(R)                                                                   \
-    template BlockRowCsr<R> joint_entries(const BlockRowCsr<R>&, const JointOptions&);            \
-    template std::vector<R> joint_weights(const BlockRowCsr<R>&, const RowProblem&);              \
-    template EntrySamples<R> residual_samples(const BlockRowCsr<R>&, const JointOptions&,         \
+#define RANKFOLD_INSTANTIATE(R)                                                           \
+    template BlockRowCsr<R> joint_entries(const BlockRowCsr<R>&, const JointOptions&);    \
+    template std::vector<R> joint_weights(const BlockRowCsr<R>&, const RowProblem&);      \
+    template EntrySamples<R> residual_samples(const BlockRowCsr<R>&, const JointOptions&, \
                                               const Factors<R>&, Index);
 RANKFOLD_INSTANTIATE(float)
 RANKFOLD_INSTANTIATE(double)

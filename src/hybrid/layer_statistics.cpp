@@ -190,8 +190,8 @@ std::vector<LayerStatistics> moment_importance(const Communicator& comm, const N
                                                const TensorList& state) {
     std::vector<LayerStatistics> found;
     for (const LayerSums& layer : dense_layers(network)) {
-        const auto moments = std::ranges::find(
-            state.tensors, "moments/second/" + layer.weight->path, &Tensor::path);
+        const auto moments =
+            std::ranges::find(state.tensors, "moments/second/" + layer.weight->path, &Tensor::path);
         if (moments == state.tensors.end()) continue;
         DenseMatrix<double> importance(layer.out, layer.in);
         const auto own = std::get<std::span<R>>(moments->data);

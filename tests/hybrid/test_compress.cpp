@@ -247,11 +247,9 @@ TEST_F(Compress, ImportanceInTrainingIsAdamsSecondMoment) {
     const auto trained = [&](const Communicator& c, bool owners, Method method) {
         auto net = network();
         const SkewedSamples samples{c};
-        Trainer<double> trainer(net, SamplesRef<double>(samples), Loss::classes,
-                                {.epochs = 1,
-                                 .batch = 60,
-                                 .optimizer = {.method = method},
-                                 .owner_updates = owners});
+        Trainer<double> trainer(
+            net, SamplesRef<double>(samples), Loss::classes,
+            {.epochs = 1, .batch = 60, .optimizer = {.method = method}, .owner_updates = owners});
         trainer.run(Steering{});
         const TensorList state = trainer.state(1);
         auto importance = moment_importance(c, net, state);
@@ -406,9 +404,8 @@ TEST_F(Compress, OftenReadRowsOfATableCountForMore) {
                              .moments = DenseMatrix<double>(shapes[s].in, shapes[s].in)});
         }
         const double dense = 100.0 + budget - 3.0;
-        auto cut = compress(comm, net,
-                            {.method = method, .size = budget / dense, .prices = prices}, given,
-                            plan);
+        auto cut = compress(comm, net, {.method = method, .size = budget / dense, .prices = prices},
+                            given, plan);
         const auto t = net.arena().matrix("embeddings/row_factors");
         const auto u = cut.arena().matrix("embeddings/row_factors_table");
         const auto v = cut.arena().matrix("layers/row_factors/weight");

@@ -258,10 +258,10 @@ TEST_F(DeepMfTest, FactoredTowersGoOnAsTheDenseOnesStood) {
         // of full rank: what is left out is rounding
         const std::vector<LayerPrice> prices(stacks(model.network.graph(), false).size(),
                                              {.dense = 100.0, .direction = 1.0});
-        auto small = compress(
-            comm, model.network,
-            {.method = CompressMethod::activation_svd, .size = 1.0, .prices = prices}, statistics,
-            plan);
+        auto small =
+            compress(comm, model.network,
+                     {.method = CompressMethod::activation_svd, .size = 1.0, .prices = prices},
+                     statistics, plan);
         for (const LayerPlan& layer : plan) EXPECT_EQ(layer.inner, std::min(layer.out, layer.in));
         data.towers = &small;
         auto same = DeepMf<float>(inputs.ratings, o, data).finish();
@@ -301,14 +301,13 @@ TEST_F(DeepMfTest, StatisticsCountWhatIsReadAndAreTheSameOnAnyRanks) {
         EXPECT_EQ(found[l].visits, expected[l].visits);
         EXPECT_TRUE(std::ranges::equal(found[l].moments.data(), expected[l].moments.data()));
         EXPECT_TRUE(std::ranges::equal(found[l].importance.data(), expected[l].importance.data()));
-        const double all =
-            std::accumulate(found[l].visits.begin(), found[l].visits.end(), 0.0);
+        const double all = std::accumulate(found[l].visits.begin(), found[l].visits.end(), 0.0);
         if (found[l].visits.empty()) continue;
         ++tables;
         const bool entries = found[l].layer.ends_with("_entries_embedding");
         const bool free = found[l].layer == "row_embedding" || found[l].layer == "column_embedding";
-        const Index rows = found[l].layer.starts_with("row") ? inputs.ratings.rows()
-                                                             : inputs.ratings.cols();
+        const Index rows =
+            found[l].layer.starts_with("row") ? inputs.ratings.rows() : inputs.ratings.cols();
         EXPECT_EQ(all, entries ? inputs.ratings.nnz() : free ? rows : 2 * rows);
     }
     EXPECT_EQ(tables, 6);

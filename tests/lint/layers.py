@@ -2,6 +2,7 @@
 
 One shared include root means that the compiler never complains about an upward include; this does.
 Outside tests mpi.h stands in comm and data/hdf5_file alone, HDF5 in data, BLAS and LAPACK in linalg.
+A source includes its own header first, so that this is known to compile alone.
 """
 
 import re
@@ -33,12 +34,18 @@ def check(file, layers):
     if module not in layers:
         yield f"{relative}: no module {module} in src/*/CMakeLists.txt"
         return
+    own = f"rankfold/{module}/{file.stem}.hpp"
+    if file.parent != ROOT / "src" / module or not (ROOT / "include" / own).exists():
+        own = None
     for number, line in enumerate(file.read_text().splitlines(), 1):
         match = re.match(r'\s*#\s*include\s*[<"]([^>"]+)[>"]', line)
         if not match:
             continue
         header = match.group(1)
         parts = header.split("/")
+        if own and header != own:
+            yield f"{relative}:{number}: includes {header} before its own header, {own}"
+        own = None
         if parts[0] == "rankfold" and parts[1] not in layers[module]:
             yield f"{relative}:{number}: {module} may not include {header}"
         if ".." in parts:

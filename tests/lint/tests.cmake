@@ -9,7 +9,7 @@ if(NOT RANKFOLD_SANITIZE)
       COMMAND ${RANKFOLD_PYTHON} -B "${PROJECT_SOURCE_DIR}/tests/lint/${lint}.py")
     set_tests_properties(lint.${lint} PROPERTIES TIMEOUT 120 LABELS lint)
   endforeach()
-  # Every public header compiles alone.
+  # Public headers without a source that includes them first compile alone, too.
   add_test(NAME lint.headers COMMAND ${CMAKE_COMMAND} --build "${PROJECT_BINARY_DIR}"
     --target all_verify_interface_header_sets --parallel 1)
   set_tests_properties(lint.headers PROPERTIES TIMEOUT 600 LABELS lint)

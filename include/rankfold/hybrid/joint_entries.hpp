@@ -30,8 +30,7 @@ template <Real R>
 /// @param factors  of the rows and columns of `a`, in their order
 /// @collective
 template <Real R>
-[[nodiscard]] EntrySamples<R> residual_samples(const BlockRowCsr<R>& a,
-                                               const JointOptions& options,
+[[nodiscard]] EntrySamples<R> residual_samples(const BlockRowCsr<R>& a, const JointOptions& options,
                                                const Factors<R>& factors, Index blocks);
 
 }  // namespace rankfold

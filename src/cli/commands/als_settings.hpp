@@ -38,7 +38,7 @@ template <class T>
 [[nodiscard]] T recorded_option(const std::string& options, const char* name, T otherwise) {
     const auto recorded = nlohmann::json::parse(options, nullptr, false);
     const auto value = recorded.is_object() ? recorded.value(name, nlohmann::json()) : recorded;
-    const bool fits = std::is_same_v<T, bool> ? value.is_boolean()
+    const bool fits = std::is_same_v<T, bool>   ? value.is_boolean()
                       : std::is_arithmetic_v<T> ? value.is_number()
                                                 : value.is_string();
     return fits ? value.template get<T>() : otherwise;

@@ -282,7 +282,8 @@ private:
         }
         if (is_residual(model)) {
             const std::string& recorded = model.factors->options;
-            JointOptions joint{.als = recorded_settings(recorded, o_.network).resolved(run_.common)};
+            JointOptions joint{.als =
+                                   recorded_settings(recorded, o_.network).resolved(run_.common)};
             joint.zeros = recorded_option(recorded, "zeros", joint.zeros);
             use(residual_samples(*data_->sparse, joint, *model.factors, blocks));
             return;
@@ -407,8 +408,8 @@ private:
     std::shared_ptr<const MatrixData<R>> data_;
     std::shared_ptr<const MatrixData<R>> validation_;
     std::shared_ptr<const MatrixData<R>> test_;
-    DeepMfOptions towers_;         // of deepmf's networks
-    TowerFiles<R> tower_files_;    // …
+    DeepMfOptions towers_;                 // of deepmf's networks
+    TowerFiles<R> tower_files_;            // …
     std::optional<Network<R>> row_prior_;  // of a joint model
     std::optional<Network<R>> col_prior_;
     MoreTensors priors_;

@@ -93,8 +93,8 @@ std::string metric_name(const NetworkModel<R>& model) {
     if (model.head == Loss::masked) return "rmse";
     if (model.input == NetworkInput::towers) {
         const std::string& options = model.factors->options;
-        const bool values = model.head == Loss::factorization &&
-                            !recorded_option(options, "implicit", false);
+        const bool values =
+            model.head == Loss::factorization && !recorded_option(options, "implicit", false);
         return values ? "rmse" : "hr@10";
     }
     // the joint model's residual stands beside factors of values or of preferences

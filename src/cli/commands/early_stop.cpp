@@ -437,17 +437,16 @@ std::shared_ptr<Factors<R>> load_factors(Run& run, const std::string& path) {
     return std::make_shared<Factors<R>>(read_factors<R>(run.comm, path));
 }
 
-#define RANKFOLD_INSTANTIATE(R)                                                          \
-    template std::shared_ptr<const MatrixData<R>> with_entries(const MatrixData<R>&,     \
-                                                               BlockRowCsr<R>);          \
-    template TrainingData<R> load_training(Run&, const std::string&, const StopRule&,    \
-                                           DenseMatrices);                               \
-    template class EarlyStop<R>;                                                         \
-    template Steering warm_start(std::shared_ptr<const Factors<R>>,                      \
-                                 std::shared_ptr<const MatrixData<R>>, Index, Steering); \
-    template std::shared_ptr<Factors<R>> factors_for(Run&, const std::string&,           \
-                                                     const Factors<R>&,                  \
-                                                     const MatrixData<R>&);              \
+#define RANKFOLD_INSTANTIATE(R)                                                                   \
+    template std::shared_ptr<const MatrixData<R>> with_entries(const MatrixData<R>&,              \
+                                                               BlockRowCsr<R>);                   \
+    template TrainingData<R> load_training(Run&, const std::string&, const StopRule&,             \
+                                           DenseMatrices);                                        \
+    template class EarlyStop<R>;                                                                  \
+    template Steering warm_start(std::shared_ptr<const Factors<R>>,                               \
+                                 std::shared_ptr<const MatrixData<R>>, Index, Steering);          \
+    template std::shared_ptr<Factors<R>> factors_for(Run&, const std::string&, const Factors<R>&, \
+                                                     const MatrixData<R>&);                       \
     template std::shared_ptr<Factors<R>> load_factors(Run&, const std::string&);
 RANKFOLD_INSTANTIATE(float)
 RANKFOLD_INSTANTIATE(double)

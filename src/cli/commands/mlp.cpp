@@ -464,10 +464,11 @@ Action declare_mlp(Options& options) {
                 "Weights as U Vᵀ with so many columns from the start, where that makes a layer "
                 "smaller; 0: dense",
                 Accept::at_least(0));
-    options.add("factorize", o->factorize,
-                "METHOD:SHARE, as svd:0.25: every --every-epochs the weights are replaced by the "
-                "product of factors of this size (svd; als, weighted by Adam's second moments; nmf), "
-                "and trained on");
+    options.add(
+        "factorize", o->factorize,
+        "METHOD:SHARE, as svd:0.25: every --every-epochs the weights are replaced by the "
+        "product of factors of this size (svd; als, weighted by Adam's second moments; nmf), "
+        "and trained on");
     options.add("every-epochs", o->every_epochs, "Epochs between two such factorizations",
                 Accept::at_least(1));
     options.add("standardise", o->standardise,

@@ -83,13 +83,13 @@ std::optional<Network<R>> read_prior(const Communicator& comm, const std::string
     return network;
 }
 
-#define RANKFOLD_INSTANTIATE(R)                                                                 \
-    template BlockRows<R> dense_rows(const BlockRowCsr<R>&);                                    \
-    template BlockRowCsr<R> load_features(Run&, const std::string&, const IdSource&,            \
-                                          const std::string&, const ShardLayout&);              \
-    template BlockRows<R> feature_rows(const MatrixData<R>&);                                   \
-    template void add_prior(MoreTensors&, const std::string&, std::optional<Network<R>>&);      \
-    template std::optional<Network<R>> read_prior(const Communicator&, const std::string&,      \
+#define RANKFOLD_INSTANTIATE(R)                                                            \
+    template BlockRows<R> dense_rows(const BlockRowCsr<R>&);                               \
+    template BlockRowCsr<R> load_features(Run&, const std::string&, const IdSource&,       \
+                                          const std::string&, const ShardLayout&);         \
+    template BlockRows<R> feature_rows(const MatrixData<R>&);                              \
+    template void add_prior(MoreTensors&, const std::string&, std::optional<Network<R>>&); \
+    template std::optional<Network<R>> read_prior(const Communicator&, const std::string&, \
                                                   const std::string&, Index);
 RANKFOLD_INSTANTIATE(float)
 RANKFOLD_INSTANTIATE(double)
