@@ -48,8 +48,8 @@ function(rankfold_add_module name)
 endfunction()
 
 # rankfold_add_test(<folder>.<file> MODULES <module>... [RANKS <n>...] [TIMEOUT <s>] [LABELS <label>...])
-#   Builds tests/<folder>/test_<file>.cpp and runs it once per rank count (default 1 2 3 4) as
-#   <folder>.<file>.np<n>. A rank count that the machine has no cores for runs oversubscribed; it
+#   Builds tests/<folder>/test_<file>.cpp and runs it once per rank count (default 1 2 3 4, with
+#   sanitizers 1 3) as <folder>.<file>.np<n>. A rank count that the machine has no cores for runs oversubscribed; it
 #   never disappears from the list.
 function(rankfold_add_test name)
   cmake_parse_arguments(PARSE_ARGV 1 arg "" "TIMEOUT" "MODULES;RANKS;LABELS")
@@ -61,6 +61,9 @@ function(rankfold_add_test name)
   endif()
   if(NOT arg_RANKS)
     set(arg_RANKS 1 2 3 4)
+    if(RANKFOLD_SANITIZE)
+      set(arg_RANKS 1 3) # as memory goes, 2 and 4 are special cases of an uneven number
+    endif()
   endif()
   string(REGEX MATCH "^([^.]*)\\.(.*)$" _ "${name}")
   list(TRANSFORM arg_MODULES PREPEND "rankfold::")
