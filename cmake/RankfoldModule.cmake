@@ -49,8 +49,8 @@ endfunction()
 
 # rankfold_add_test(<folder>.<file> MODULES <module>... [RANKS <n>...] [TIMEOUT <s>] [LABELS <label>...])
 #   Builds tests/<folder>/test_<file>.cpp and runs it once per rank count (default 1 2 3 4, with
-#   sanitizers 1 3) as <folder>.<file>.np<n>. A rank count that the machine has no cores for runs oversubscribed; it
-#   never disappears from the list.
+#   sanitizers 1 3) as <folder>.<file>.np<n>. A rank count that the machine has no cores for runs
+#   oversubscribed; it never disappears from the list.
 function(rankfold_add_test name)
   cmake_parse_arguments(PARSE_ARGV 1 arg "" "TIMEOUT" "MODULES;RANKS;LABELS")
   if(NOT arg_TIMEOUT)

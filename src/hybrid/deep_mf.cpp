@@ -143,18 +143,19 @@ struct DeepMf<R>::Impl {
     void begin(const DeepMfData<R>& data) {
         const auto start = [&](TowerSide<R>& side, const BlockRows<R>* factors_of_side,
                                const TowerInputs<R>& given) {
-            if (data.towers != nullptr) {
-                // they are what they are
-            } else if (factors_of_side != nullptr) {
+            if (factors_of_side != nullptr) {
                 begin_with(gather_all(*factors_of_side), 1.0, side.name, o.logistic, side.network);
             } else if (given.factors != nullptr && !given.embeddings) {
                 begin_with(gather_all(*given.factors), side.inputs.factor_scale(), side.name,
                            o.logistic, side.network);
             }
-            side.refresh(o.train.threads);
         };
-        start(*rows, data.start != nullptr ? &data.start->rows : nullptr, data.rows);
-        start(*cols, data.start != nullptr ? &data.start->cols : nullptr, data.cols);
+        if (data.towers == nullptr) {  // given ones are what they are
+            start(*rows, data.start != nullptr ? &data.start->rows : nullptr, data.rows);
+            start(*cols, data.start != nullptr ? &data.start->cols : nullptr, data.cols);
+        }
+        rows->refresh(o.train.threads);
+        cols->refresh(o.train.threads);
         refresh();
     }
 

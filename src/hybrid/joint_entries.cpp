@@ -44,7 +44,6 @@ double joint_preference(const RowProblem& problem, double value) {
 template <Real R>
 std::vector<R> joint_weights(const BlockRowCsr<R>& entries, const RowProblem& problem) {
     std::vector<R> weights;
-    if (!problem.preference) return weights;
     weights.reserve(entries.local().values.size());
     for (const R v : entries.local().values) {
         weights.push_back(static_cast<R>(problem.confidence(static_cast<double>(v))));

@@ -87,6 +87,15 @@ class WithoutNames(Towers):
         self.assertAlmostEqual(self.report("e.json")["result"]["deepmf"]["ndcg@10"],
                                kept[1]["value"], places=6)
 
+    def test_factors_of_another_shape_without_names_are_refused(self):
+        self.run_program("als", "a.h5", "--factors", 4, "--out", "f.h5")
+        self.write_matrix("b.h5", random_matrix(61, 30))
+        for command in (["deepmf", "b.h5", "--init", "f.h5"],
+                        ["deepmf", "b.h5", "--input", "factors", "--factors-file", "f.h5"],
+                        ["hybrid", "b.h5", "--form", "neumf", "--init", "f.h5"]):
+            self.assert_refused(*command, "--out", "d.h5", says="61, and not both have names",
+                                ranks=2)
+
     def test_what_does_not_go_together(self):
         self.run_program("als", "a.h5", "--factors", 4, "--out", "f.h5")
         for options, says in ((["--input", "words"], "words"),
@@ -134,7 +143,7 @@ class InLess(Towers):
                 self.deepmf(*options, "--embedding", 24, matrix="v.train.h5")
                 reports = [self.compress("--validation", 0.1, "--test", "v.test.h5", "--method",
                                          "svd,asvd,als,nmf", "--epochs", 2, *files, ranks=ranks)
-                           for ranks in (1, 2, 3)]
+                           for ranks in (1, 2, 3, 4)]
                 self.assertEqual(len({report["digest"] for report in reports}), 1)
                 before, *rows = reports[0]["result"]["rows"]
                 self.assertEqual(len(rows), 4)
@@ -160,6 +169,9 @@ class InLess(Towers):
                                                  "--joint")):
             self.assert_refused("compress", "d.h5", "--data", "a.h5", "--method", "asvd", *options,
                                 "--out", "small.h5", says=says, ranks=2)
+        self.deepmf("--input", "rows", "--embedding", 24)
+        self.assert_refused("compress", "d.h5", "--data", "a.h5", "--row-features", "traits.h5",
+                            "--out", "small.h5", says="reads no features", ranks=2)
 
 
 class WithFeatures(Towers):

@@ -253,7 +253,7 @@ class TablesInLess(ProgramTest):
                                  "--row-features", "traits.h5", "--prior-weight", 1, *form, "--out",
                                  "net.h5", "--force")
                 reports = [self.compress("--test", "rated.h5", "--size", 0.4, "--epochs", 3,
-                                         data="rated.h5", ranks=ranks) for ranks in (1, 2, 3)]
+                                         data="rated.h5", ranks=ranks) for ranks in (1, 2, 3, 4)]
                 self.assertEqual(len({report["digest"] for report in reports}), 1)
                 row = reports[0]["result"]["rows"][1]
                 if not form:  # least squares, so that training on helps
@@ -284,11 +284,20 @@ class TablesInLess(ProgramTest):
                                       data=f"{name}.h5")["digest"])
         self.assertEqual(len(digests), 1)
 
+    def test_data_of_another_shape_is_refused(self):
+        self.write_matrix("b.h5", random_matrix(299, 200))
+        for options in (["--data", "b.h5"], ["--data", "v.train.h5", "--test", "b.h5"]):
+            self.assert_refused("compress", "net.h5", *options, "--out", "small.h5",
+                                says="299 rows", ranks=2)
+
     def test_data_of_other_things_are_refused(self):
-        self.write("b.csv", "x,y,1\n")
-        self.run_program("import", "b.csv", "--out", "b.h5")
+        for name, lines in (("a", "u{0},f{1},1\n"), ("b", "x{0},y{1},1\n")):
+            self.write(f"{name}.csv", "".join(lines.format(i, i % 5) for i in range(40)))
+            self.run_program("import", f"{name}.csv", "--out", f"{name}.h5", "--force")
+        self.run_program("hybrid", "a.h5", "--form", "neumf", "--epochs", 1, "--out", "net.h5",
+                         "--force")
         self.assert_refused("compress", "net.h5", "--data", "b.h5", "--out", "small.h5",
-                            says="none of the network's 300 rows", ranks=2)
+                            says="by name, no entry", ranks=2)
 
     def test_a_budget_of_time_goes_on_with_the_prices_that_were_measured(self):
         self.run_program("hybrid", "a.h5", "--form", "neumf", "--factors", 8, "--embedding", 128,

@@ -181,8 +181,9 @@ class Compress(NetworkTest):
             stored = ["v" in file[f"layers/{layer['layer']}"] for layer in hidden]
         self.assertEqual(stored, [True] + [False] * (len(hidden) - 1))
         self.run_program("predict", "small.h5", "a.h5", "--out", "p.csv", ranks=2)
-        self.assertEqual(self.report()["digest"], self.compress("--joint", "--size", 0.4,
-                                                                ranks=3)["digest"])
+        digests = {self.compress("--joint", "--size", 0.4, ranks=ranks)["digest"]
+                   for ranks in (1, 2, 3, 4)}
+        self.assertEqual(len(digests), 1)
 
     def test_a_budget_of_time(self):
         # layers so wide that a product of two is faster on a busy machine too
@@ -195,7 +196,7 @@ class Compress(NetworkTest):
         digests = set()
         for method in ("svd", "als", "nmf"):
             of_method = set()
-            for ranks in (1, 3):
+            for ranks in (1, 2, 3, 4):
                 self.run_program("mlp", "a.h5", "--hidden", "48,32", "--factorize",
                                  f"{method}:0.5", "--every-epochs", 1, "--epochs", 3, "--batch", 32,
                                  "--out", "n.h5", "--report", "report.json", "--force", ranks=ranks)

@@ -20,7 +20,7 @@ template <Real R>
 /// p of an entry.
 [[nodiscard]] double joint_preference(const RowProblem& problem, double value);
 
-/// c of every local entry: the weights of h's samples. None if all are 1.
+/// c of every local entry: the weights of h's samples; explicit ones are all 1.
 template <Real R>
 [[nodiscard]] std::vector<R> joint_weights(const BlockRowCsr<R>& entries,
                                            const RowProblem& problem);

@@ -116,21 +116,12 @@ private:
     /// The training entries in the network's rows and columns.
     std::shared_ptr<const MatrixData<R>> in_order_of_network() {
         const auto [m, n] = shape();
-        const auto rows = match_names(run_.comm, data_->ids, names(), "obs", data_->rows(), m);
-        const auto cols = match_names(run_.comm, data_->ids, names(), "var", data_->cols(), n);
-        if ((rows.empty() && data_->rows() != m) || (cols.empty() && data_->cols() != n)) {
-            throw input_error(o_.data, " has ", data_->rows(), " rows and ", data_->cols(),
-                              " columns, but the network is of ", m, " and ", n);
-        }
-        const auto strangers = [](const std::vector<Index>& map) {
-            return !map.empty() && std::ranges::count(map, Index{-1}) == std::ssize(map);
-        };
-        if (strangers(rows) || strangers(cols)) {
-            throw input_error(o_.data, " has, by name, none of the network's ",
-                              strangers(rows) ? concat(m, " rows") : concat(n, " columns"));
-        }
         auto aligned =
-            align(*data_->sparse, ShardLayout::even(m, 64, run_.comm.size()), n, rows, cols);
+            align_by_name(*data_, names(), ShardLayout::even(m, 64, run_.comm.size()), n);
+        if (aligned.matrix.nnz() == 0) {
+            throw input_error(o_.data, " has, by name, no entry in the network's ", m, " rows and ",
+                              n, " columns");
+        }
         MatrixData<R> known;
         known.ids = names();
         known.file = data_->file;
@@ -145,8 +136,7 @@ private:
         towers_ = recorded_towers(run_.common, dense_->factors->options, o_.network);
         towers_.train = o_.settings.resolved(run_.common);
         towers_.micro_batches = o_.settings.blocks();
-        std::vector<std::pair<std::string, std::string>> digests;
-        tower_files_.open(run_, o_.towers, *data_, digests);
+        tower_files_.open(run_, o_.towers, *data_, tower_inputs_);
         const TowerWidths rows = widths_in(dense_->network.graph(), "row");
         const TowerWidths cols = widths_in(dense_->network.graph(), "column");
         tower_files_.data.rows.embeddings = rows.embeddings > 0;
@@ -193,6 +183,11 @@ private:
     }
 
     void check(const MatrixData<R>& a, const std::string& file) const {
+        if (on_pairs() && a.sparse && std::pair{a.rows(), a.cols()} != shape()) {
+            throw input_error(file, " has ", a.rows(), " rows and ", a.cols(),
+                              " columns, but the network is of ", shape().first, " and ",
+                              shape().second);
+        }
         if (dense_->head == Loss::classes ? !a.labels.has_value() : !a.sparse.has_value()) {
             throw input_error(file, dense_->head == Loss::classes
                                         ? " has no labels, which this network learns"
@@ -346,8 +341,10 @@ private:
         LoopOptions loop = o_.loop;
         if (methods_.size() > 1 && !loop.checkpoint.empty()) loop.checkpoint += "/" + method;
         run_.history = {};
-        Steering steering =
-            steer(run_, loop, {{"network", network}, {"data", digest_text(data_->digest)}});
+        std::vector<std::pair<std::string, std::string>> inputs{
+            {"network", network}, {"data", digest_text(data_->digest)}};
+        std::ranges::copy(tower_inputs_, std::back_inserter(inputs));
+        Steering steering = steer(run_, loop, std::move(inputs));
         if (on_towers()) {
             const auto towers = towers_from(model.network);
             train(towers->network(), *towers, std::move(steering), [&] {
@@ -408,9 +405,10 @@ private:
     std::shared_ptr<const MatrixData<R>> data_;
     std::shared_ptr<const MatrixData<R>> validation_;
     std::shared_ptr<const MatrixData<R>> test_;
-    DeepMfOptions towers_;                 // of deepmf's networks
-    TowerFiles<R> tower_files_;            // …
-    std::optional<Network<R>> row_prior_;  // of a joint model
+    DeepMfOptions towers_;                                           // of deepmf's networks
+    TowerFiles<R> tower_files_;                                      // …
+    std::vector<std::pair<std::string, std::string>> tower_inputs_;  // … roles and digests
+    std::optional<Network<R>> row_prior_;                            // of a joint model
     std::optional<Network<R>> col_prior_;
     MoreTensors priors_;
     std::vector<LayerStatistics> statistics_;

@@ -130,10 +130,7 @@ template <Real R, class AnyScorer>
 Estimate measure_scores(const AnyScorer& scorer, const IdSource& names, const std::string& metric,
                         const MatrixData<R>& data, const MatrixData<R>& test, Index threads) {
     const auto by_name = [&](const MatrixData<R>& matrix) {
-        const Communicator& comm = matrix.comm();
-        return align(*matrix.sparse, scorer.layout(), scorer.cols(),
-                     match_names(comm, matrix.ids, names, "obs", matrix.rows(), scorer.rows()),
-                     match_names(comm, matrix.ids, names, "var", matrix.cols(), scorer.cols()));
+        return align_by_name(matrix, names, scorer.layout(), scorer.cols());
     };
     const auto aligned = by_name(test);
     if (metric == "rmse") {

@@ -120,12 +120,7 @@ public:
         if (o.validation_negatives.empty()) return;
         const auto part = load_matrix<R>(run, o.validation_negatives);
         if (!part->sparse) throw input_error(o.validation_negatives, " must be sparse");
-        const MatrixData<R>& whole = *data.train;
-        negatives_ =
-            align(*part->sparse, layout, whole.cols(),
-                  match_names(run.comm, part->ids, whole.ids, "obs", part->rows(), whole.rows()),
-                  match_names(run.comm, part->ids, whole.ids, "var", part->cols(), whole.cols()))
-                .matrix;
+        negatives_ = align_by_name(*part, data.train->ids, layout, data.train->cols()).matrix;
     }
 
     [[nodiscard]] typename NetworkStop<R>::Measure measure() {

@@ -165,11 +165,7 @@ TrainingData<R> load_training(Run& run, const std::string& matrix, const StopRul
     } else {
         const auto part = load_matrix<R>(run, rule.validation);
         if (!part->sparse) throw input_error(rule.validation, " is dense; it must be sparse");
-        data.validation =
-            align(*part->sparse, whole->layout(), whole->cols(),
-                  match_names(run.comm, part->ids, whole->ids, "obs", part->rows(), whole->rows()),
-                  match_names(run.comm, part->ids, whole->ids, "var", part->cols(), whole->cols()))
-                .matrix;
+        data.validation = align_by_name(*part, whole->ids, whole->layout(), whole->cols()).matrix;
         data.inputs.emplace_back("validation", digest_text(part->digest));
     }
     if (data.validation->nnz() == 0 || data.train->entries() == 0) {
@@ -356,10 +352,10 @@ std::string EarlyStop<R>::metric() const {
 namespace {
 
 /// For this rank's rows of a tensor, the row of the same name in other factors, −1 for none.
-std::vector<Index> part_of_map(const std::vector<Index>& map, Range rows, Index there) {
+std::vector<Index> part_of_map(const std::vector<Index>& map, Range rows) {
     std::vector<Index> part;
     for (Index i = rows.begin; i < rows.end; ++i) {
-        part.push_back(!map.empty() ? map[static_cast<std::size_t>(i)] : i < there ? i : Index{-1});
+        part.push_back(map.empty() ? i : map[static_cast<std::size_t>(i)]);
     }
     return part;
 }
@@ -379,7 +375,7 @@ Steering warm_start(std::shared_ptr<const Factors<R>> init,
             const Tensor& to = *find(state, path);
             const auto map = match_names(comm, train->ids, init->ids, axis, count, from.rows());
             place_rows(
-                from, part_of_map(map, to.local, from.rows()),
+                from, part_of_map(map, to.local),
                 MatrixView<R>(std::get<std::span<R>>(to.data).data(), to.local.size(), width(to)));
         };
         place("row_factors", "obs", cut.rows, train->rows());
@@ -404,18 +400,24 @@ std::shared_ptr<Factors<R>> factors_for(Run& run, const std::string& path,
                           BlockRows<R>& to, std::optional<BlockRows<R>>& bias) {
         const bool rows = axis == std::string("obs");
         const auto map = match_names(run.comm, a.ids, factors.ids, axis, count, from.rows());
-        const auto strangers = static_cast<Index>(std::ranges::count(map, Index{-1}));
-        if (map.empty() ? count != from.rows() : strangers == count) {
+        const auto named = [&](const IdSource& ids) {
+            return axis_names(run.comm, ids, axis).has_value();
+        };
+        if (count != from.rows() && !(named(a.ids) && named(factors.ids))) {
             throw input_error(path, " has factors of ", from.rows(), rows ? " rows" : " columns",
-                              map.empty() ? concat(", but ", a.file, " has ", count)
-                                          : concat(", of which ", a.file, " has none by name"));
+                              ", but ", a.file, " has ", count, ", and not both have names");
+        }
+        const auto strangers = static_cast<Index>(std::ranges::count(map, Index{-1}));
+        if (strangers == count) {
+            throw input_error(path, " has factors of ", from.rows(), rows ? " rows" : " columns",
+                              ", of which ", a.file, " has none by name");
         }
         if (strangers > 0) {
             run.say(fmt::format("{} of {} {} are not in {}: they begin with 0", strangers, count,
                                 rows ? "rows" : "columns", path));
         }
         to = BlockRows<R>(run.comm, layout, from.cols());
-        const auto part = part_of_map(map, layout.rank_rows(run.comm.rank()), from.rows());
+        const auto part = part_of_map(map, layout.rank_rows(run.comm.rank()));
         place_rows(from, part, to.local().view());
         if (!from_bias) return;
         bias.emplace(run.comm, layout, 1);

@@ -15,10 +15,7 @@ BlockRowCsr<R> part_of(Run& run, const std::string& path, const MatrixData<R>& w
                        const ShardLayout& layout) {
     const auto part = load_matrix<R>(run, path);
     if (!part->sparse) throw input_error(path, " is dense; it must be sparse");
-    return align(*part->sparse, layout, whole.cols(),
-                 match_names(run.comm, part->ids, whole.ids, "obs", part->rows(), whole.rows()),
-                 match_names(run.comm, part->ids, whole.ids, "var", part->cols(), whole.cols()))
-        .matrix;
+    return align_by_name(*part, whole.ids, layout, whole.cols()).matrix;
 }
 
 }  // namespace

@@ -203,19 +203,25 @@ bool Model<R>::rates() const {
 }
 
 template <Real R>
-Aligned<R> align_with(const Model<R>& model, const MatrixData<R>& matrix) {
+Aligned<R> align_by_name(const MatrixData<R>& matrix, const IdSource& names,
+                         const ShardLayout& layout, Index cols) {
     const Communicator& comm = matrix.comm();
-    const ScorerRef<R> scorer = model.scorer();
-    const auto row_map =
-        match_names(comm, matrix.ids, model.ids(), "obs", matrix.rows(), scorer.rows());
-    const auto col_map =
-        match_names(comm, matrix.ids, model.ids(), "var", matrix.cols(), scorer.cols());
-    return align(*matrix.sparse, scorer.layout(), scorer.cols(), row_map, col_map);
+    const auto row_map = match_names(comm, matrix.ids, names, "obs", matrix.rows(), layout.rows());
+    const auto col_map = match_names(comm, matrix.ids, names, "var", matrix.cols(), cols);
+    return align(*matrix.sparse, layout, cols, row_map, col_map);
 }
 
-#define RANKFOLD_INSTANTIATE(R)                                                          \
-    template std::shared_ptr<const MatrixData<R>> load_matrix(Run&, const std::string&); \
-    template class Model<R>;                                                             \
+template <Real R>
+Aligned<R> align_with(const Model<R>& model, const MatrixData<R>& matrix) {
+    const ScorerRef<R> scorer = model.scorer();
+    return align_by_name(matrix, model.ids(), scorer.layout(), scorer.cols());
+}
+
+#define RANKFOLD_INSTANTIATE(R)                                                                  \
+    template std::shared_ptr<const MatrixData<R>> load_matrix(Run&, const std::string&);         \
+    template class Model<R>;                                                                     \
+    template Aligned<R> align_by_name(const MatrixData<R>&, const IdSource&, const ShardLayout&, \
+                                      Index);                                                    \
     template Aligned<R> align_with(const Model<R>&, const MatrixData<R>&);
 RANKFOLD_INSTANTIATE(float)
 RANKFOLD_INSTANTIATE(double)

@@ -62,8 +62,13 @@ private:
     std::unique_ptr<Impl> impl_;
 };
 
-/// A sparse matrix in the rows and columns of a model, matched by names where both have them, else
-/// by position. @collective
+/// A sparse matrix in the rows and columns that `names` are of, matched by names where both have
+/// them, else by position. @collective
+template <Real R>
+[[nodiscard]] Aligned<R> align_by_name(const MatrixData<R>& matrix, const IdSource& names,
+                                       const ShardLayout& layout, Index cols);
+
+/// The same in the rows and columns of a model. @collective
 template <Real R>
 [[nodiscard]] Aligned<R> align_with(const Model<R>& model, const MatrixData<R>& matrix);
 
