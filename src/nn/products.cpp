@@ -67,6 +67,10 @@ void pack_rows_as_panel(MatrixView<const R> x, R* panel) {
 template <Real R>
 void pack_columns_as_panel(MatrixView<const R> x, R* panel) {
     constexpr Index width = panel_width<R>;
+    if (x.cols == width) {  // copies of known length are a few instructions
+        for (Index k = 0; k < x.rows; ++k) std::copy_n(x.data + k * x.ld, width, panel + k * width);
+        return;
+    }
     for (Index k = 0; k < x.rows; ++k, panel += width) {
         std::copy_n(x.row(k).data(), x.cols, panel);
         std::fill(panel + x.cols, panel + width, R{0});

@@ -37,6 +37,7 @@ HWY_INLINE void product(Index depth, const R* HWY_RESTRICT a, Index quad_stride,
         HWY_UNROLL(2)
         for (Index v = 0; v < VECS; ++v) {
             sum[r][v] = goes_on ? hn::LoadU(d, out + r * ld + v * lanes) : hn::Zero(d);
+            if (!goes_on) __builtin_prefetch(out + (4 * QUADS + r) * ld + v * lanes);  // the next
         }
     }
     for (Index k = 0; k < depth; ++k) {
@@ -72,7 +73,9 @@ template <class R>
 void tile_product_impl(Index depth, const R* a, Index quad_stride, Index quads, const R* b,
                        Index cols, const R* addend, Index ld_addend, R* out, Index ld) {
     const Index lanes = static_cast<Index>(hn::Lanes(Tag<R>()));
-    const Index most = addend == out ? depth : depth_at_once;  // the addend is read at the end
+    // an addend that is overwritten must be read first
+    const Index parts = addend == out ? 1 : (depth + depth_at_once - 1) / depth_at_once;
+    const Index most = (depth + parts - 1) / std::max<Index>(parts, 1);
     Index first = 0;
     do {
         const Index terms = std::min(depth - first, most);
