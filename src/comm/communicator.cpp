@@ -290,13 +290,14 @@ std::vector<std::string> Communicator::all_gather(const std::string& text) const
 
 PendingExchange Communicator::start_bytes(const void* send, std::span<const Index> send_counts,
                                           void* recv, std::span<const Index> recv_counts,
-                                          std::size_t size, OwnPart own) const {
+                                          std::size_t size, std::span<const int> without) const {
     RANKFOLD_EXPECT(send_counts.size() == static_cast<std::size_t>(size_) &&
                     recv_counts.size() == static_cast<std::size_t>(size_));
     const std::vector<std::size_t> send_at = byte_offsets(send_counts, size);
     const std::vector<std::size_t> recv_at = byte_offsets(recv_counts, size);
     const auto to = [&](int q) {
-        return part_of(std::span(static_cast<const std::byte*>(send), send_at.back()), send_at, q);
+        const auto all = std::span(static_cast<const std::byte*>(send), send_at.back());
+        return std::ranges::count(without, q) > 0 ? all.first(0) : part_of(all, send_at, q);
     };
     const auto from = [&](int q) {
         return part_of(std::span(static_cast<std::byte*>(recv), recv_at.back()), recv_at, q);
@@ -304,12 +305,18 @@ PendingExchange Communicator::start_bytes(const void* send, std::span<const Inde
     const auto own_to = to(rank_);
     const auto own_from = from(rank_);
     RANKFOLD_EXPECT(own_to.size() == own_from.size());
-    if (own == OwnPart::copied && own_to.data() != own_from.data()) {
-        std::ranges::copy(own_to, own_from.begin());
-    }
+    if (own_to.data() != own_from.data()) std::ranges::copy(own_to, own_from.begin());
     PendingExchange pending;
     pending.requests_ = std::make_unique<PendingExchange::Requests>();
     pending.requests_->start({comm_, rank_, size_, to, from}, *ledger_);
+    return pending;
+}
+
+PendingExchange Communicator::start_barrier() const {
+    PendingExchange pending;
+    pending.requests_ = std::make_unique<PendingExchange::Requests>();
+    pending.requests_->all.emplace_back();
+    check_mpi(MPI_Ibarrier(comm_, &pending.requests_->all.back()), "MPI_Ibarrier");
     return pending;
 }
 

@@ -5,7 +5,6 @@
 #include <ifaddrs.h>
 #include <net/if.h>
 #include <spawn.h>
-#include <sys/mman.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -23,6 +22,7 @@
 #include <thread>
 
 #include <rankfold/comm/session.hpp>
+#include <rankfold/comm/shared_memory.hpp>
 
 namespace rankfold {
 
@@ -35,55 +35,24 @@ struct alignas(64) Place {
     Beacon beacon;
 };
 
-/// Memory that the ranks of one host share: a Place for each, and a flag.
+/// A Place for each rank of a host, and a flag.
 class SharedPage {
 public:
-    explicit SharedPage(const Communicator& host) : places_{static_cast<std::size_t>(host.size())} {
-        const auto now = std::chrono::system_clock::now().time_since_epoch().count();
-        std::string name = concat("/rankfold-", getpid(), "-", now);
-        host.broadcast(name);
-        std::string trouble;
-        if (host.is_root()) map(name, O_CREAT | O_EXCL | O_RDWR, trouble);
-        host.barrier();
-        if (!host.is_root()) map(name, O_RDWR, trouble);
-        const bool good = host.all_agree(trouble.empty());
-        if (host.is_root()) shm_unlink(name.c_str());
-        if (!good && memory_ != nullptr) munmap(memory_, bytes());
-        if (!good) memory_ = nullptr;
-    }
-    ~SharedPage() {
-        if (memory_ != nullptr) munmap(memory_, bytes());
-    }
-    SharedPage(const SharedPage&) = delete;
-    SharedPage& operator=(const SharedPage&) = delete;
+    explicit SharedPage(const Communicator& host)
+        : places_{static_cast<std::size_t>(host.size())},
+          memory_(host, host.is_root() ? (places_ + 1) * sizeof(Place) : 0) {}
 
-    [[nodiscard]] bool good() const { return memory_ != nullptr; }
+    [[nodiscard]] bool good() const { return memory_.good(); }
     [[nodiscard]] std::size_t size() const { return places_; }
-    [[nodiscard]] Place& place(std::size_t i) const { return static_cast<Place*>(memory_)[i]; }
+    [[nodiscard]] Place& place(std::size_t i) const {  // zeros are what its members begin with
+        return reinterpret_cast<Place*>(memory_.part(0).data())[i];
+    }
     /// True once somebody ends the job: `left` of a Place behind all others.
     [[nodiscard]] std::atomic<bool>& doomed() const { return place(places_).left; }
 
 private:
-    [[nodiscard]] std::size_t bytes() const { return (places_ + 1) * sizeof(Place); }
-
-    void map(const std::string& name, int flags, std::string& trouble) {
-        const int file = shm_open(name.c_str(), flags, S_IRUSR | S_IWUSR);
-        if (file < 0 || ((flags & O_CREAT) != 0 && ftruncate(file, off_t(bytes())) != 0)) {
-            trouble = std::strerror(errno);
-            if (file >= 0) close(file);
-            return;
-        }
-        void* memory = mmap(nullptr, bytes(), PROT_READ | PROT_WRITE, MAP_SHARED, file, 0);
-        if (memory == MAP_FAILED) {
-            trouble = std::strerror(errno);
-        } else {
-            memory_ = memory;  // zeros are what its members begin with
-        }
-        close(file);
-    }
-
     std::size_t places_;
-    void* memory_ = nullptr;
+    SharedMemory memory_;
 };
 
 /// Datagrams from and to the neighbours in a ring of hosts.
@@ -214,21 +183,13 @@ void end_launcher_later() {
     posix_spawn(&child, "/bin/sh", &files, &attributes, arguments, environ);
 }
 
-/// The number of this rank's host, in the order of the hosts' first ranks.
-int host_number(const Communicator& comm) {
-    const auto hosts = comm.all_gather(host_name());
-    std::map<std::string, int> numbers;
-    for (const auto& host : hosts) numbers.emplace(host, static_cast<int>(numbers.size()));
-    return numbers.at(host_name());
-}
-
 }  // namespace
 
 struct Watchdog::Impl {
     Impl(const Communicator& whole, double limit)
         : comm{whole},
           limit_s{limit},
-          host{whole.split(host_number(whole))},
+          host{ranks_of_host(whole)},
           heads{whole.split(host->is_root() ? 0 : 1)},
           page(*host),
           ranks{host->all_gather(whole.rank())} {

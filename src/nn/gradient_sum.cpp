@@ -1,6 +1,7 @@
 #include <rankfold/nn/gradient_sum.hpp>
 
 #include <algorithm>
+#include <atomic>
 #include <numeric>
 
 #include <rankfold/core/subscript.hpp>
@@ -30,15 +31,48 @@ GradientSum<R>::GradientSum(const Communicator& comm, Index blocks, std::vector<
         }
     }
     additions_ = tree_additions(blocks, held);
-    partials_.resize(nodes_.size());
-    for (auto& partial : partials_) partial.assign(at(ends_.back()), R{0});
+    partials_.resize(held.size());
     pending_.resize(ends_.size());
-    if (comm.size() == 1 || mpi_sums()) return;
+    written_.resize(ends_.size());
+    if (sends()) share();
+    if (!shared_) {
+        without_ = {comm.rank()};
+        for (std::size_t n = 0; n < nodes_.size(); ++n) {
+            partials_[at(first_node_) + n] = own_.emplace_back(at(ends_.back()), R{0});
+        }
+    }
+    if (!sends()) return;
+    Index elsewhere = 0;
+    for (Index node = 0; node < std::ssize(held); ++node) {
+        received_place_.push_back(elsewhere);
+        if (!in_place(node)) ++elsewhere;
+    }
     for (Index b = 0; b < buckets(); ++b) {
-        received_.emplace_back(held.size() * at(slice(b, comm.rank()).size()), R{0});
+        received_.emplace_back(at(elsewhere * slice(b, comm.rank()).size()), R{0});
         send_.emplace_back(nodes_.size() > 1 ? nodes_.size() * at(bucket(b).size()) : 0, R{0});
     }
     if (!options_.owner) whole_.assign(at(ends_.back()), R{0});
+}
+
+/// Puts the partials of the ranks of this host where all of them may read, if there is such memory.
+template <Real R>
+void GradientSum<R>::share() {
+    host_ = ranks_of_host(*comm_);
+    if (host_->size() == 1) return;
+    const std::size_t length = at(ends_.back());
+    auto shared = std::make_unique<SharedMemory>(*host_, nodes_.size() * length * sizeof(R));
+    if (!shared->good()) return;
+    shared_ = std::move(shared);
+    without_ = host_->all_gather(comm_->rank());
+    for (int here = 0; here < host_->size(); ++here) {
+        const int rank = without_[at(here)];
+        Index first = 0;
+        for (int q = 0; q < rank; ++q) first += nodes_of_rank_[at(q)];
+        R* partial = reinterpret_cast<R*>(shared_->part(here).data());
+        for (Index n = first; n < first + nodes_of_rank_[at(rank)]; ++n, partial += length) {
+            partials_[at(n)] = {partial, length};
+        }
+    }
 }
 
 template <Real R>
@@ -55,43 +89,51 @@ Range GradientSum<R>::slice(Index b, int rank) const {
 
 template <Real R>
 void GradientSum<R>::start(Index b) {
-    const int p = comm_->size();
-    if (p == 1 || mpi_sums()) return;
+    if (!sends()) return;
     const Index mine = slice(b, comm_->rank()).size();
+    const auto nodes = static_cast<Index>(nodes_.size());
+    const auto bytes = [&](Index elements) {
+        return static_cast<double>(elements * nodes) * sizeof(R);
+    };
     std::vector<Index> send_counts;
     std::vector<Index> recv_counts;
     auto packed = send_[at(b)].begin();
-    for (int q = 0; q < p; ++q) {
+    for (int q = 0; q < comm_->size(); ++q) {
         const Range to = slice(b, q);
-        send_counts.push_back(to.size() * static_cast<Index>(nodes_.size()));
-        recv_counts.push_back(mine * nodes_of_rank_[at(q)]);
-        if (nodes_.size() < 2) continue;
-        for (const auto& partial : partials_) {
-            packed = std::copy(partial.begin() + to.begin, partial.begin() + to.end, packed);
+        const bool here = std::ranges::count(without_, q) > 0;
+        if (here && q != comm_->rank()) comm_->ledger().add_bytes(bytes(to.size()), 1.0);
+        send_counts.push_back(here && nodes > 1 ? 0 : to.size() * nodes);
+        recv_counts.push_back(here ? 0 : mine * nodes_of_rank_[at(q)]);
+        for (Index n = 0; !here && nodes > 1 && n < nodes; ++n) {
+            packed = std::copy_n(partial(n).begin() + to.begin, to.size(), packed);
         }
     }
+    comm_->ledger().predict_bytes(bytes(bucket(b).size() - mine));
     std::span<const R> from = send_[at(b)];
-    if (nodes_.size() == 1) {
-        from = std::span<const R>(partials_[0]).subspan(at(bucket(b).begin), at(bucket(b).size()));
-    }
-    const double others = static_cast<double>(bucket(b).size() - mine);
-    comm_->ledger().predict_bytes(others * static_cast<double>(nodes_.size() * sizeof(R)));
+    if (nodes == 1) from = partial(0).subspan(at(bucket(b).begin), at(bucket(b).size()));
     pending_[at(b)] = comm_->start_all_to_all(from, send_counts, std::span<R>(received_[at(b)]),
-                                              recv_counts, OwnPart::stays);
+                                              recv_counts, without_);
+    if (shared_) {
+        std::atomic_thread_fence(std::memory_order_release);
+        written_[at(b)] = host_->start_barrier();
+    }
 }
 
 template <Real R>
 void GradientSum<R>::progress() {
     for (PendingExchange& exchange : pending_) exchange.test();
+    for (PendingExchange& barrier : written_) barrier.test();
 }
 
 template <Real R>
 void GradientSum<R>::finish(Index b) {
     pending_[at(b)].wait();
+    written_[at(b)].wait();
+    std::atomic_thread_fence(std::memory_order_acquire);
     if (options_.owner || comm_->size() == 1) return;
     const Range all = bucket(b);
     if (mpi_sums()) {
-        const std::span<R> mine = std::span<R>(partials_[0]).subspan(at(all.begin), at(all.size()));
+        const std::span<R> mine = partial(0).subspan(at(all.begin), at(all.size()));
         const double p = comm_->size();
         comm_->ledger().predict_bytes(2.0 * (p - 1.0) / p * static_cast<double>(mine.size_bytes()));
         comm_->all_reduce(mine, Reduce::sum);
@@ -108,32 +150,32 @@ void GradientSum<R>::finish(Index b) {
         .wait();
 }
 
-/// The partial of a node for `piece` of this rank's slice: received, or this rank's own.
+/// The partial of a node for `piece` of this rank's slice: in place, or received.
 template <Real R>
 std::span<R> GradientSum<R>::part(Index b, Index node, Range piece) {
-    const Index mine = node - first_node_;
-    if (mine >= 0 && mine < std::ssize(nodes_)) {
-        return std::span<R>(partials_[at(mine)]).subspan(at(piece.begin), at(piece.size()));
-    }
+    if (in_place(node)) return partials_[at(node)].subspan(at(piece.begin), at(piece.size()));
     const Range own = slice(b, comm_->rank());
     return std::span<R>(received_[at(b)])
-        .subspan(at(node * own.size() + piece.begin - own.begin), at(piece.size()));
+        .subspan(at(received_place_[at(node)] * own.size() + piece.begin - own.begin),
+                 at(piece.size()));
 }
 
 template <Real R>
-std::span<const R> GradientSum<R>::sum(Index b, Range piece) {
-    if (options_.owner || comm_->size() == 1) {
-        for (const auto& [to, from] : additions_) {
-            add_to<R>(part(b, from, piece), part(b, to, piece));
-        }
+std::span<const R> GradientSum<R>::sum(Index b, Range piece, std::span<R> room) {
+    if ((!options_.owner && comm_->size() > 1) || additions_.empty()) return summed(b, piece);
+    for (const auto& [to, from] : std::span(additions_).first(additions_.size() - 1)) {
+        add_to<R>(part(b, from, piece), part(b, to, piece));
     }
-    return summed(b, piece);
+    const auto [to, from] = additions_.back();  // to node 0, the root of the tree
+    const std::span<R> sum = room.empty() ? part(b, to, piece) : room;
+    add<R>(part(b, from, piece), part(b, to, piece), sum);
+    return sum;
 }
 
 template <Real R>
 std::span<const R> GradientSum<R>::summed(Index b, Range piece) {
     if (options_.owner || comm_->size() == 1) return part(b, 0, piece);
-    return std::span<const R>(mpi_sums() ? partials_[0] : whole_)
+    return (mpi_sums() ? partial(0) : std::span<R>(whole_))
         .subspan(at(piece.begin), at(piece.size()));
 }
 

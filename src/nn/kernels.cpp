@@ -19,19 +19,25 @@ using Tag = hn::CappedTag<R, 64 / sizeof(R)>;
 template <class R>
 using Vector = hn::Vec<Tag<R>>;
 
-/// y[i] ← f(x[i], y[i]).
+/// z[i] ← f(x[i], y[i]); z may be x or y.
 template <class R, class Function>
-HWY_INLINE void map(const R* x, R* y, Index n, Function f) {
+HWY_INLINE void map(const R* x, const R* y, R* z, Index n, Function f) {
     const Tag<R> d;
     const auto lanes = static_cast<Index>(hn::Lanes(d));
     Index i = 0;
     for (; i + lanes <= n; i += lanes) {
-        hn::StoreU(f(hn::LoadU(d, x + i), hn::LoadU(d, y + i)), d, y + i);
+        hn::StoreU(f(hn::LoadU(d, x + i), hn::LoadU(d, y + i)), d, z + i);
     }
     if (i == n) return;
     const auto rest = hn::FirstN(d, static_cast<std::size_t>(n - i));
     const auto result = f(hn::MaskedLoad(rest, d, x + i), hn::MaskedLoad(rest, d, y + i));
-    hn::BlendedStore(result, rest, d, y + i);
+    hn::BlendedStore(result, rest, d, z + i);
+}
+
+/// y[i] ← f(x[i], y[i]).
+template <class R, class Function>
+HWY_INLINE void map(const R* x, R* y, Index n, Function f) {
+    map(x, y, y, n, f);
 }
 
 /// z(i, j) ← f(x(i, j), z(i, j)), where the rows of x stand ld elements apart: 0 for one row that
@@ -49,8 +55,8 @@ HWY_INLINE void map_rows(const R* x, Index ld, MatrixView<R> z, Function f) {
 }
 
 template <class R>
-void add_impl(const R* x, R* y, Index n) {
-    map(x, y, n, [](auto a, auto b) HWY_ATTR { return hn::Add(a, b); });
+void add_impl(const R* x, const R* y, R* z, Index n) {
+    map(x, y, z, n, [](auto a, auto b) HWY_ATTR { return hn::Add(a, b); });
 }
 
 template <class R>
@@ -305,8 +311,8 @@ bool momentum_impl(const UpdateStep& step, const R* g, const R* w, R* m, R* out,
 }
 
 #define RANKFOLD_KERNELS(R, suffix)                                                                \
-    void add_##suffix(const R* x, R* y, Index n) {                                                 \
-        add_impl<R>(x, y, n);                                                                      \
+    void add_##suffix(const R* x, const R* y, R* z, Index n) {                                     \
+        add_impl<R>(x, y, z, n);                                                                   \
     }                                                                                              \
     void add_scaled_##suffix(R a, const R* x, R* y, Index n) {                                     \
         add_scaled_impl<R>(a, x, y, n);                                                            \
@@ -365,9 +371,9 @@ Index length(std::size_t n) {
     HWY_EXPORT(adam_##suffix);                                                                   \
     HWY_EXPORT(momentum_##suffix);                                                               \
     template <>                                                                                  \
-    void add_to(std::span<const R> x, std::span<R> y) {                                          \
-        RANKFOLD_EXPECT(x.size() == y.size());                                                   \
-        HWY_DYNAMIC_DISPATCH(add_##suffix)(x.data(), y.data(), length(x.size()));                \
+    void add(std::span<const R> x, std::span<const R> y, std::span<R> z) {                       \
+        RANKFOLD_EXPECT(x.size() == y.size() && x.size() == z.size());                           \
+        HWY_DYNAMIC_DISPATCH(add_##suffix)(x.data(), y.data(), z.data(), length(x.size()));      \
     }                                                                                            \
     template <>                                                                                  \
     void add_scaled(R a, std::span<const R> x, std::span<R> y) {                                 \

@@ -21,11 +21,21 @@ constexpr Index most_rows = 384;
 /// Products over more terms are cut into parts of this many, which are added one after the other.
 constexpr Index most_terms = 2048;
 
-/// One of `parts` nearly equal parts of some rows, in whole groups of three quads.
-constexpr Range quad_part(Index rows, Index parts, Index part) {
-    constexpr Index group = 3 * quad_rows;
+/// One of `parts` nearly equal parts of some rows, in whole groups.
+constexpr Range part_in_groups(Index rows, Index group, Index parts, Index part) {
     const Range groups = even_part((rows + group - 1) / group, parts, part);
     return {groups.begin * group, std::min(groups.end * group, rows)};
+}
+
+/// The same, in groups of three quads.
+constexpr Range quad_part(Index rows, Index parts, Index part) {
+    return part_in_groups(rows, 3 * quad_rows, parts, part);
+}
+
+/// The same, in panels.
+template <Real R>
+constexpr Range panel_part(Index rows, Index parts, Index part) {
+    return part_in_groups(rows, panel_width<R>, parts, part);
 }
 
 constexpr Index in_quads(Index rows) {
@@ -166,7 +176,7 @@ private:
 
     void block(Index b, const R* panel, const R* addend, Index ld_addend, R* out, Index ld) const {
         const Index begin = b == 0 ? 0 : ends_[at(b - 1)];
-        tile_product<R>(ends_[at(b)] - begin, quads_ + quad_rows * begin, quad_stride(rows_),
+        tile_product<R>(ends_[at(b)] - begin, {quads_ + quad_rows * begin, quad_stride(rows_)},
                         row_quads_, panel + width * begin, width, addend, ld_addend, out, ld);
     }
 
@@ -195,28 +205,74 @@ private:
     R* levels_;
 };
 
-}  // namespace
-
+/// z ← epilogue(x Wᵀ). The weights are read as they stand, the left operand of tiles of zᵀ.
 template <Real R>
-void row_products(WeightSide side, MatrixView<const R> x, MatrixView<const R> w,
-                  const Epilogue<R>& epilogue, MatrixView<R> z, ProductSpace<R>& space) {
+void products_with_rows(MatrixView<const R> x, MatrixView<const R> w, const Epilogue<R>& epilogue,
+                        MatrixView<R> z, ProductSpace<R>& space) {
     constexpr Index width = panel_width<R>;
-    const bool by_row = side == WeightSide::row_an_output;
-    RANKFOLD_EXPECT(x.rows == z.rows && (by_row ? w.rows : w.cols) == z.cols);
-    RANKFOLD_EXPECT((by_row ? w.cols : w.rows) == x.cols);
-    const Index slabs = (x.rows + most_rows - 1) / most_rows;
-    if (by_row && z.cols == 1) {  // a panel would be filled with one column of 32
-        share(slabs, space.threads, [&](Index task, Index) {
-            const Range rows = even_part(x.rows, slabs, task);
-            row_dots<R>(x.row_block(rows), w.row(0), epilogue.add, z.row_block(rows));
-            finish_tile(epilogue, rows, {0, 1}, z);
-        });
-        return;
+    const Index parts = (x.rows + most_rows - 1) / most_rows;
+    const Index slabs = (w.rows + slab_rows - 1) / slab_rows;
+    for (Index part = 0; part < parts; ++part) {
+        const Range some = panel_part<R>(x.rows, parts, part);
+        const Index panels = in_panels<R>(some.size());
+        for (Index first = 0; first < x.cols || first == 0; first += most_terms) {
+            const Range terms{first, std::min(first + most_terms, x.cols)};
+            const bool adds = first > 0 || epilogue.add;
+            R* const packed = at_least(space.panels, panels * width * terms.size());
+            const auto rows_of = [&](Index p) {
+                return Range{some.begin + p * width,
+                             std::min(some.begin + (p + 1) * width, some.end)};
+            };
+            share(panels, space.threads, [&](Index p, Index) {
+                pack_rows_as_panel<R>(x.row_block(rows_of(p)).col_block(terms),
+                                      packed + p * width * terms.size());
+            });
+            share(slabs, space.threads, [&](Index slab, Index thread) {
+                const Range outputs{slab * slab_rows, std::min((slab + 1) * slab_rows, w.rows)};
+                const MatrixView<const R> weights = w.row_block(outputs).col_block(terms);
+                const Index whole = outputs.size() / quad_rows;
+                const Range rest{whole * quad_rows, outputs.size()};
+                R* const tile = at_least(space.slabs[at(thread)],
+                                         2 * slab_rows * width + quad_stride(terms.size()));
+                R* const turned = tile + slab_rows * width;
+                R* const quad = turned + slab_rows * width;
+                if (rest.size() > 0) pack_rows_in_quads<R>(weights.row_block(rest), quad);
+                for (Index p = 0; p < panels; ++p) {
+                    const Range rows = rows_of(p);
+                    const R* panel = packed + p * width * terms.size();
+                    tile_product<R>(terms.size(), {weights.data, quad_rows * w.ld, w.ld}, whole,
+                                    panel, rows.size(), nullptr, 0, tile, width);
+                    if (rest.size() > 0) {
+                        tile_product<R>(terms.size(), {quad, 0}, 1, panel, rows.size(), nullptr, 0,
+                                        tile + rest.begin * width, width);
+                    }
+                    const MatrixView<const R> result(tile, outputs.size(), rows.size(), width);
+                    const MatrixView<R> to = z.row_block(rows).col_block(outputs);
+                    if (adds) {
+                        const MatrixView<R> more(turned, rows.size(), outputs.size(), slab_rows);
+                        transpose_into<R>(result, more);
+                        for (Index i = 0; i < rows.size(); ++i) {
+                            add_to<R>(std::as_const(more).row(i), to.row(i));
+                        }
+                    } else {
+                        transpose_into<R>(result, to);
+                    }
+                    if (terms.end == x.cols) finish_tile(epilogue, rows, outputs, z);
+                }
+            });
+        }
     }
+}
+
+/// z ← epilogue(x W). Each panel of columns of W is packed, and meets all rows of x in quads.
+template <Real R>
+void products_with_columns(MatrixView<const R> x, MatrixView<const R> w,
+                           const Epilogue<R>& epilogue, MatrixView<R> z, ProductSpace<R>& space) {
+    constexpr Index width = panel_width<R>;
+    const Index parts = (x.rows + most_rows - 1) / most_rows;
     const Index panels = in_panels<R>(z.cols);
-    space.slabs.resize(at(space.threads));
-    for (Index task = 0; task < slabs; ++task) {
-        const Range rows = quad_part(x.rows, slabs, task);
+    for (Index part = 0; part < parts; ++part) {
+        const Range rows = quad_part(x.rows, parts, part);
         const Index quads = in_quads(rows.size());
         for (Index first = 0; first < x.cols || first == 0; first += most_terms) {
             const Range terms{first, std::min(first + most_terms, x.cols)};
@@ -226,15 +282,11 @@ void row_products(WeightSide side, MatrixView<const R> x, MatrixView<const R> w,
                 const Range cols{p * width, std::min((p + 1) * width, z.cols)};
                 R* const panel =
                     at_least(space.slabs[at(thread)], width * (terms.size() + quads * quad_rows));
-                if (by_row) {
-                    pack_rows_as_panel<R>(w.row_block(cols).col_block(terms), panel);
-                } else {
-                    pack_columns_as_panel<R>(w.row_block(terms).col_block(cols), panel);
-                }
+                pack_columns_as_panel<R>(w.row_block(terms).col_block(cols), panel);
                 const MatrixView<R> to = z.row_block(rows).col_block(cols);
                 const bool adds = first > 0 || epilogue.add;
                 const auto product = [&](const R* addend, MatrixView<R> out) {
-                    tile_product<R>(terms.size(), left, quad_stride(terms.size()), quads, panel,
+                    tile_product<R>(terms.size(), {left, quad_stride(terms.size())}, quads, panel,
                                     cols.size(), addend, out.ld, out.data, out.ld);
                 };
                 if (cols.size() == width && rows.size() % quad_rows == 0) {
@@ -254,6 +306,28 @@ void row_products(WeightSide side, MatrixView<const R> x, MatrixView<const R> w,
                 if (terms.end == x.cols) finish_tile(epilogue, rows, cols, z);
             });
         }
+    }
+}
+
+}  // namespace
+
+template <Real R>
+void row_products(WeightSide side, MatrixView<const R> x, MatrixView<const R> w,
+                  const Epilogue<R>& epilogue, MatrixView<R> z, ProductSpace<R>& space) {
+    const bool by_row = side == WeightSide::row_an_output;
+    RANKFOLD_EXPECT(x.rows == z.rows && (by_row ? w.rows : w.cols) == z.cols);
+    RANKFOLD_EXPECT((by_row ? w.cols : w.rows) == x.cols);
+    space.slabs.resize(at(space.threads));
+    if (by_row && z.cols == 1) {
+        share(in_panels<R>(x.rows), space.threads, [&](Index p, Index) {
+            const Range rows = panel_part<R>(x.rows, in_panels<R>(x.rows), p);
+            row_dots<R>(x.row_block(rows), w.row(0), epilogue.add, z.row_block(rows));
+            finish_tile(epilogue, rows, {0, 1}, z);
+        });
+    } else if (by_row) {
+        products_with_rows(x, w, epilogue, z, space);
+    } else {
+        products_with_columns(x, w, epilogue, z, space);
     }
 }
 

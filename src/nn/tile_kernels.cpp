@@ -19,15 +19,14 @@ constexpr Index most_quads = HWY_TARGET == HWY_AVX3 ? 3 : 1;
 template <class R>
 using Tag = hn::CappedTag<R, 64 / sizeof(R)>;
 
-/// Terms of a product between which sums rest in memory: a panel of so many rows, 24 KiB, stays in
+/// Terms of a product between which sums rest in memory: a panel of so many rows, 32 KiB, stays in
 /// the first-level cache while all quads pass it.
-constexpr Index depth_at_once = 192;
+constexpr Index depth_at_once = 256;
 
 /// QUADS quads of rows times VECS vectors of columns. `goes_on`: from the sums that stand in `out`.
-template <Index QUADS, Index VECS, class R>
-HWY_INLINE void product(Index depth, const R* HWY_RESTRICT a, Index quad_stride,
-                        const R* HWY_RESTRICT b, bool goes_on, const R* addend, Index ld_addend,
-                        R* out, Index ld) {
+template <bool PACKED, Index QUADS, Index VECS, class R>
+HWY_INLINE void product(Index depth, TileRows<R> a, const R* HWY_RESTRICT b, bool goes_on,
+                        const R* addend, Index ld_addend, R* out, Index ld) {
     constexpr Index width = panel_width<R>;
     const Tag<R> d;
     const auto lanes = static_cast<Index>(hn::Lanes(d));
@@ -46,10 +45,10 @@ HWY_INLINE void product(Index depth, const R* HWY_RESTRICT a, Index quad_stride,
         for (Index v = 0; v < VECS; ++v) right[v] = hn::Load(d, b + k * width + v * lanes);
         HWY_UNROLL(3)
         for (Index q = 0; q < QUADS; ++q) {
-            const R* row = a + q * quad_stride + 4 * k;
+            const R* HWY_RESTRICT row = a.data + q * a.quad_stride + (PACKED ? quad_rows * k : k);
             HWY_UNROLL(4)
             for (Index r = 0; r < 4; ++r) {
-                const auto factor = hn::Set(d, row[r]);
+                const auto factor = hn::Set(d, row[PACKED ? r : r * a.row_stride]);
                 HWY_UNROLL(2)
                 for (Index v = 0; v < VECS; ++v) {
                     sum[4 * q + r][v] = hn::MulAdd(factor, right[v], sum[4 * q + r][v]);
@@ -69,13 +68,14 @@ HWY_INLINE void product(Index depth, const R* HWY_RESTRICT a, Index quad_stride,
     }
 }
 
-template <class R>
-void tile_product_impl(Index depth, const R* a, Index quad_stride, Index quads, const R* b,
-                       Index cols, const R* addend, Index ld_addend, R* out, Index ld) {
+template <bool PACKED, class R>
+HWY_INLINE void tile_product_of(Index depth, TileRows<R> a, Index quads, const R* b, Index cols,
+                                const R* addend, Index ld_addend, R* out, Index ld) {
     const Index lanes = static_cast<Index>(hn::Lanes(Tag<R>()));
     // an addend that is overwritten must be read first
-    const Index parts = addend == out ? 1 : (depth + depth_at_once - 1) / depth_at_once;
-    const Index most = (depth + parts - 1) / std::max<Index>(parts, 1);
+    const bool whole = addend == out || depth <= depth_at_once;
+    const Index parts = whole ? 1 : (depth + depth_at_once - 1) / depth_at_once;
+    const Index most = (depth + parts - 1) / parts;
     Index first = 0;
     do {
         const Index terms = std::min(depth - first, most);
@@ -84,10 +84,12 @@ void tile_product_impl(Index depth, const R* a, Index quad_stride, Index quads, 
         const auto run = [&]<Index QUADS>() HWY_ATTR {
             for (; q + QUADS <= quads; q += QUADS) {
                 const auto vectors = [&]<Index VECS>(Index c) HWY_ATTR {
-                    product<QUADS, VECS>(terms, a + q * quad_stride + 4 * first, quad_stride,
-                                         b + first * panel_width<R> + c, first > 0,
-                                         adds ? addend + 4 * q * ld_addend + c : nullptr, ld_addend,
-                                         out + 4 * q * ld + c, ld);
+                    TileRows<R> rows = a;
+                    rows.data += q * a.quad_stride + (PACKED ? quad_rows * first : first);
+                    product<PACKED, QUADS, VECS>(terms, rows, b + first * panel_width<R> + c,
+                                                 first > 0,
+                                                 adds ? addend + 4 * q * ld_addend + c : nullptr,
+                                                 ld_addend, out + 4 * q * ld + c, ld);
                 };
                 Index c = 0;
                 for (; c + lanes < cols; c += 2 * lanes) vectors.template operator()<2>(c);
@@ -99,6 +101,16 @@ void tile_product_impl(Index depth, const R* a, Index quad_stride, Index quads, 
         if constexpr (most_quads > 1) run.template operator()<1>();
         first += terms;
     } while (first < depth);
+}
+
+template <class R>
+void tile_product_impl(Index depth, const TileRows<R>& a, Index quads, const R* b, Index cols,
+                       const R* addend, Index ld_addend, R* out, Index ld) {
+    if (a.row_stride == 1) {
+        tile_product_of<true>(depth, a, quads, b, cols, addend, ld_addend, out, ld);
+    } else {
+        tile_product_of<false>(depth, a, quads, b, cols, addend, ld_addend, out, ld);
+    }
 }
 
 /// A square of as many rows as a vector has lanes.
@@ -189,14 +201,14 @@ void transpose_impl(const R* from, Index ld_from, Index rows, Index cols, R* to,
     }
 }
 
-#define RANKFOLD_KERNELS(R, suffix)                                                              \
-    void product_##suffix(Index depth, const R* a, Index quad_stride, Index quads, const R* b,   \
-                          Index cols, const R* addend, Index ld_addend, R* out, Index ld) {      \
-        tile_product_impl<R>(depth, a, quad_stride, quads, b, cols, addend, ld_addend, out, ld); \
-    }                                                                                            \
-    void transpose_##suffix(const R* from, Index ld_from, Index rows, Index cols, R* to,         \
-                            Index ld_to) {                                                       \
-        transpose_impl<R>(from, ld_from, rows, cols, to, ld_to);                                 \
+#define RANKFOLD_KERNELS(R, suffix)                                                               \
+    void product_##suffix(Index depth, const TileRows<R>& a, Index quads, const R* b, Index cols, \
+                          const R* addend, Index ld_addend, R* out, Index ld) {                   \
+        tile_product_impl<R>(depth, a, quads, b, cols, addend, ld_addend, out, ld);               \
+    }                                                                                             \
+    void transpose_##suffix(const R* from, Index ld_from, Index rows, Index cols, R* to,          \
+                            Index ld_to) {                                                        \
+        transpose_impl<R>(from, ld_from, rows, cols, to, ld_to);                                  \
     }
 RANKFOLD_KERNELS(float, f)
 RANKFOLD_KERNELS(double, d)
@@ -208,20 +220,20 @@ HWY_AFTER_NAMESPACE();
 #if HWY_ONCE
 namespace rankfold {
 
-#define RANKFOLD_EXPORT(R, suffix)                                                         \
-    HWY_EXPORT(product_##suffix);                                                          \
-    HWY_EXPORT(transpose_##suffix);                                                        \
-    template <>                                                                            \
-    void tile_product(Index depth, const R* a, Index quad_stride, Index quads, const R* b, \
-                      Index cols, const R* addend, Index ld_addend, R* out, Index ld) {    \
-        HWY_DYNAMIC_DISPATCH(product_##suffix)                                             \
-        (depth, a, quad_stride, quads, b, cols, addend, ld_addend, out, ld);               \
-    }                                                                                      \
-    template <>                                                                            \
-    void transpose_into(MatrixView<const R> from, MatrixView<R> to) {                      \
-        RANKFOLD_EXPECT(from.rows == to.cols && from.cols == to.rows);                     \
-        HWY_DYNAMIC_DISPATCH(transpose_##suffix)                                           \
-        (from.data, from.ld, from.rows, from.cols, to.data, to.ld);                        \
+#define RANKFOLD_EXPORT(R, suffix)                                                            \
+    HWY_EXPORT(product_##suffix);                                                             \
+    HWY_EXPORT(transpose_##suffix);                                                           \
+    template <>                                                                               \
+    void tile_product(Index depth, const TileRows<R>& a, Index quads, const R* b, Index cols, \
+                      const R* addend, Index ld_addend, R* out, Index ld) {                   \
+        HWY_DYNAMIC_DISPATCH(product_##suffix)                                                \
+        (depth, a, quads, b, cols, addend, ld_addend, out, ld);                               \
+    }                                                                                         \
+    template <>                                                                               \
+    void transpose_into(MatrixView<const R> from, MatrixView<R> to) {                         \
+        RANKFOLD_EXPECT(from.rows == to.cols && from.cols == to.rows);                        \
+        HWY_DYNAMIC_DISPATCH(transpose_##suffix)                                              \
+        (from.data, from.ld, from.rows, from.cols, to.data, to.ld);                           \
     }
 RANKFOLD_EXPORT(float, f)
 RANKFOLD_EXPORT(double, d)

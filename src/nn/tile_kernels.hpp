@@ -5,23 +5,33 @@
 
 namespace rankfold {
 
-/// Rows of the left operand of a product are packed in quads: element (r, k) of a quad stands at
-/// 4 k + r. Columns of the right one are packed in panels of this many: element (k, c) of a panel
-/// stands at k · panel_width + c, in whole cache lines.
-inline constexpr Index quad_rows = 4;
+/// Columns of the right operand of a product are packed in panels of this many: element (k, c) of a
+/// panel stands at k · panel_width + c, in whole cache lines.
 template <Real R>
 inline constexpr Index panel_width = 128 / static_cast<Index>(sizeof(R));
+
+/// Rows of the left operand come in quads of this many. In a packed quad, element (r, k) stands at
+/// 4 k + r.
+inline constexpr Index quad_rows = 4;
+
+/// The left operand: packed quads, or rows as they stand.
+template <Real R>
+struct TileRows {
+    const R* data;
+    Index quad_stride;     ///< elements from one quad to the next
+    Index row_stride = 1;  ///< from one row of a quad to the next; 1: packed
+};
 
 /// out ← addend + A B for one panel B. Each element is summed over k in order, so its bits do not
 /// depend on what else is computed with it.
 ///
-/// @param a       `quads` packed quads of rows, quad_stride elements from one to the next
+/// @param quads   of rows of A
 /// @param b       a packed panel of `depth` rows
 /// @param cols    of the panel that are wanted; others of `out` may be left alone
 /// @param addend  (4 quads) x panel_width with row stride ld_addend; or null: 0
 /// @param out     the same with row stride ld
 template <Real R>
-void tile_product(Index depth, const R* a, Index quad_stride, Index quads, const R* b, Index cols,
+void tile_product(Index depth, const TileRows<R>& a, Index quads, const R* b, Index cols,
                   const R* addend, Index ld_addend, R* out, Index ld);
 
 /// to(j, i) ← from(i, j).

@@ -382,8 +382,10 @@ void Trainer<R>::update_bucket(Index bucket) {
 #pragma omp parallel for schedule(dynamic) num_threads(static_cast <int>(options_.threads))
     for (auto piece = first; piece < last; ++piece) {
         const Range place = piece->place;
+        alignas(64) R room[piece_elements];
         const std::span<const R> gradient =
-            clips ? sum_.summed(bucket, place) : sum_.sum(bucket, place);
+            clips ? sum_.summed(bucket, place)
+                  : sum_.sum(bucket, place, std::span<R>(room, at(place.size())));
         const bool finite =
             optimizer_.update(bucket, place, gradient,
                               values.subspan(at(place.begin), at(place.size())), piece->decays);

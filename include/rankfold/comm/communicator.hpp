@@ -30,8 +30,6 @@ concept Reducible = std::same_as<T, std::int32_t> || std::same_as<T, std::int64_
 
 enum class Reduce { sum, min, max };
 
-enum class OwnPart { copied, stays };  ///< the part that a rank sends itself
-
 /// Owns one MPI communicator for its whole life.
 ///
 /// It is always a private duplicate, so our messages never match a library's, and it returns error
@@ -114,13 +112,15 @@ public:
 
     /// all_to_all that returns at once. Exchanges started in the same order on all ranks may be
     /// under way together.
+    /// @param without  ranks, also this one, that get nothing and send nothing: their parts of
+    ///                 `send` stay, and their recv_counts are 0
     template <Transferable T>
     [[nodiscard]] PendingExchange start_all_to_all(std::span<const T> send,
                                                    std::span<const Index> send_counts,
                                                    std::span<T> recv,
                                                    std::span<const Index> recv_counts,
-                                                   OwnPart own = OwnPart::copied) const {
-        return start_bytes(send.data(), send_counts, recv.data(), recv_counts, sizeof(T), own);
+                                                   std::span<const int> without = {}) const {
+        return start_bytes(send.data(), send_counts, recv.data(), recv_counts, sizeof(T), without);
     }
 
     /// all_gather that returns at once; this rank's part stands at its place in `all`.
@@ -129,6 +129,9 @@ public:
                                                    std::span<T> all) const {
         return start_gather_bytes(counts, all.data(), sizeof(T));
     }
+
+    /// barrier() that returns at once: finished when all ranks have started it.
+    [[nodiscard]] PendingExchange start_barrier() const;
 
     /// True on every rank if and only if `ok` is true on every rank.
     [[nodiscard]] bool all_agree(bool ok) const;
@@ -156,7 +159,7 @@ private:
                           std::size_t size) const;
     [[nodiscard]] PendingExchange start_bytes(const void* send, std::span<const Index> send_counts,
                                               void* recv, std::span<const Index> recv_counts,
-                                              std::size_t size, OwnPart own) const;
+                                              std::size_t size, std::span<const int> without) const;
     [[nodiscard]] PendingExchange start_gather_bytes(std::span<const Index> counts, void* all,
                                                      std::size_t size) const;
 

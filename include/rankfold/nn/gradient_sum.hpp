@@ -2,10 +2,12 @@
 #pragma once
 
 #include <algorithm>
+#include <memory>
 #include <utility>
 #include <vector>
 
 #include <rankfold/comm/communicator.hpp>
+#include <rankfold/comm/shared_memory.hpp>
 #include <rankfold/core/sum_tree.hpp>
 #include <rankfold/linalg/dense.hpp>
 #include <rankfold/nn/kernels.hpp>
@@ -46,14 +48,14 @@ struct SumOptions {
 ///     ranks   |0| |-1-| |-2-|        it adds block 2 and 3, sends two partials, no more
 ///
 /// Every rank adds up the blocks of each of its nodes itself (partial()); the owner of a slice
-/// receives that slice of every node of every rank, and adds them in the tree's order. The array is
-/// cut into buckets, and every bucket into one slice a rank.
+/// receives that slice of every node of every rank, and adds them in the tree's order. Partials of
+/// the ranks of one host lie in memory that they share: there the owner reads them in place, which
+/// counts as sent. The array is cut into buckets, and every bucket into one slice a rank.
 template <Real R>
 class GradientSum {
 public:
     /// @param blocks       micro-batches; rank r has even_part(blocks, p, r). Not reproducible:
-    /// each
-    ///                     rank has one
+    ///                     each rank has one
     /// @param bucket_ends  multiples of 16, increasing; the last is the array's length
     /// @pre the same on all ranks of `comm`, which must outlive this
     GradientSum(const Communicator& comm, Index blocks, std::vector<Index> bucket_ends,
@@ -73,7 +75,7 @@ public:
     /// This rank's nodes, and where the sum of a node's blocks is to be written (whole array).
     [[nodiscard]] const std::vector<Range>& nodes() const noexcept { return nodes_; }
     [[nodiscard]] std::span<R> partial(Index node) {
-        return partials_[static_cast<std::size_t>(node)];
+        return partials_[static_cast<std::size_t>(first_node_ + node)];
     }
     /// The largest number of nodes that a rank has.
     [[nodiscard]] Index most_nodes() const { return std::ranges::max(nodes_of_rank_); }
@@ -85,7 +87,8 @@ public:
         return additions_;
     }
 
-    /// Sends the partials of a bucket to their owners; they stay untouched until finish().
+    /// Sends the partials of a bucket to their owners; they stay untouched until the owners have
+    /// summed them, which this rank knows when it has what they made of the sum.
     /// @collective over comm, buckets in increasing order
     void start(Index b);
     /// Lets the exchanges under way make progress.
@@ -94,14 +97,20 @@ public:
     void finish(Index b);
     /// The sum over all blocks of `piece`, a part of what this rank updates of bucket b. Each piece
     /// may be asked for once after finish(); thread-safe on different pieces.
-    [[nodiscard]] std::span<const R> sum(Index b, Range piece);
+    /// @param room  of the piece's size, where the sum may be put; or empty: for summed() to find
+    [[nodiscard]] std::span<const R> sum(Index b, Range piece, std::span<R> room = {});
     /// The same again.
     [[nodiscard]] std::span<const R> summed(Index b, Range piece);
 
 private:
     [[nodiscard]] Range slice(Index b, int rank) const;
     [[nodiscard]] bool mpi_sums() const { return !options_.owner && !options_.reproducible; }
+    [[nodiscard]] bool sends() const { return comm_->size() > 1 && !mpi_sums(); }
+    [[nodiscard]] bool in_place(Index node) const {
+        return !partials_[static_cast<std::size_t>(node)].empty();
+    }
     [[nodiscard]] std::span<R> part(Index b, Index node, Range piece);
+    void share();
 
     const Communicator* comm_;
     SumOptions options_;
@@ -110,11 +119,18 @@ private:
     Index first_node_ = 0;                            // the number of its first among all nodes
     std::vector<Index> nodes_of_rank_;                // how many nodes every rank has
     std::vector<std::pair<Index, Index>> additions_;  // (to, from): over all ranks' nodes, in order
-    std::vector<AlignedVector<R>> partials_;          // one a node, whole array
-    std::vector<AlignedVector<R>> send_;              // one a bucket, if there are several nodes
-    std::vector<AlignedVector<R>> received_;          // one a bucket: (all nodes) x (own slice)
-    AlignedVector<R> whole_;                          // if all ranks get the sum
+    std::vector<std::span<R>> partials_;  // one a node of all ranks, whole array; empty if not here
+    std::vector<Index> received_place_;   // of the others' nodes in received_, in slices
+    std::vector<int> without_;            // ranks whose partials are here, also this one
+
+    std::unique_ptr<Communicator> host_;      // the ranks of this host, if they share…
+    std::unique_ptr<SharedMemory> shared_;    // … the partials of all of them
+    std::vector<AlignedVector<R>> own_;       // else this rank's
+    std::vector<AlignedVector<R>> send_;      // one a bucket, if there are several nodes
+    std::vector<AlignedVector<R>> received_;  // one a bucket: (nodes not here) x (own slice)
+    AlignedVector<R> whole_;                  // if all ranks get the sum
     std::vector<PendingExchange> pending_;
+    std::vector<PendingExchange> written_;  // a barrier of the host for each bucket
 };
 
 extern template class GradientSum<float>;

@@ -12,9 +12,15 @@ namespace rankfold {
 /// gelu(z) = z/2 (1 + tanh(√(2/π) (z + 0.044715 z³))) (Hendrycks and Gimpel, 2016).
 enum class Activation { identity, relu, tanh, sigmoid, gelu, softmax };
 
-/// y ← y + x. @pre x.size() == y.size()
+/// z ← x + y. @pre all of one size; z may be x or y
 template <Real R>
-void add_to(std::span<const R> x, std::span<R> y);
+void add(std::span<const R> x, std::span<const R> y, std::span<R> z);
+
+/// y ← x + y. @pre x.size() == y.size()
+template <Real R>
+void add_to(std::span<const R> x, std::span<R> y) {
+    add<R>(x, y, y);
+}
 
 /// y ← y + a x. @pre x.size() == y.size()
 template <Real R>
