@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include <rankfold/comm/calibrate.hpp>
+#include <rankfold/comm/shared_memory.hpp>
 #include <rankfold/core/random.hpp>
 #include <rankfold/nn/row_samples.hpp>
 #include <rankfold/nn/trainer.hpp>
@@ -83,7 +84,9 @@ void add_model(const Communicator& comm, Network<R>& network, BenchResult& resul
     const auto last =
         static_cast<double>(ends.back() - (ends.size() > 1 ? ends[ends.size() - 2] : 0));
     const auto all = static_cast<double>(network.arena().summed_size());
-    const double seconds = 2.0 * alpha + (last + all) * sizeof(R) * (p - 1.0) / p / beta;
+    const double elsewhere = p - ranks_of_host(comm)->size();  // the others read in place
+    const double sent = last * elsewhere + all * (p - 1.0);
+    const double seconds = 2.0 * alpha + sent * sizeof(R) / p / beta;
     result.extra.emplace_back("alpha_us", alpha * 1e6);
     result.extra.emplace_back("beta_gb_per_s", beta * 1e-9);
     result.extra.emplace_back("modelled_communication", seconds / result.median());

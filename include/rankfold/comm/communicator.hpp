@@ -111,9 +111,7 @@ public:
                                             std::vector<Index>* recv_counts = nullptr) const;
 
     /// all_to_all that returns at once. Exchanges started in the same order on all ranks may be
-    /// under way together.
-    /// @param without  ranks, also this one, that get nothing and send nothing: their parts of
-    ///                 `send` stay, and their recv_counts are 0
+    /// under way together. Ranks `without`, also this one, get and send nothing: recv_counts are 0.
     template <Transferable T>
     [[nodiscard]] PendingExchange start_all_to_all(std::span<const T> send,
                                                    std::span<const Index> send_counts,
@@ -130,8 +128,7 @@ public:
         return start_gather_bytes(counts, all.data(), sizeof(T));
     }
 
-    /// barrier() that returns at once: finished when all ranks have started it.
-    [[nodiscard]] PendingExchange start_barrier() const;
+    [[nodiscard]] PendingExchange start_barrier() const;  ///< finished when all have started it
 
     /// True on every rank if and only if `ok` is true on every rank.
     [[nodiscard]] bool all_agree(bool ok) const;
