@@ -84,7 +84,8 @@ void add_model(const Communicator& comm, Network<R>& network, BenchResult& resul
     const auto last =
         static_cast<double>(ends.back() - (ends.size() > 1 ? ends[ends.size() - 2] : 0));
     const auto all = static_cast<double>(network.arena().summed_size());
-    const double elsewhere = p - ranks_of_host(comm)->size();  // the others read in place
+    // ranks of one host read in place, if the system gives them shared memory
+    const double elsewhere = p - ranks_of_host(comm)->size();
     const double sent = last * elsewhere + all * (p - 1.0);
     const double seconds = 2.0 * alpha + sent * sizeof(R) / p / beta;
     result.extra.emplace_back("alpha_us", alpha * 1e6);

@@ -6,6 +6,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <cerrno>
 #include <chrono>
 #include <map>
 #include <string>
@@ -36,6 +37,9 @@ SharedMemory::SharedMemory(const Communicator& host, std::size_t bytes)
         begin_.push_back(begin_.back() + (size + page - 1) / page * page);
     }
     begin_.back() = std::max(begin_.back(), page);
+#ifdef RANKFOLD_SIMULATED
+    return;  // what is read there would cost no simulated time
+#endif
     const auto now = std::chrono::system_clock::now().time_since_epoch().count();
     std::string name = concat("/rankfold-", getpid(), "-", now);
     host.broadcast(name);
@@ -66,10 +70,12 @@ bool SharedMemory::map(const std::string& name, int flags, int rank) {
     if (file < 0) return false;
     const auto q = static_cast<std::size_t>(rank);
     const auto length = [](std::size_t bytes) { return static_cast<off_t>(bytes); };
-    bool good = (flags & O_CREAT) == 0 || ftruncate(file, length(begin_.back())) == 0;
-    good =
-        good && (size_[q] == 0 || posix_fallocate(file, length(begin_[q]), length(size_[q])) == 0);
-    if (good) {
+    const bool sized = (flags & O_CREAT) == 0 || ftruncate(file, length(begin_.back())) == 0;
+    int trouble = 0;
+    do {
+        trouble = size_[q] == 0 ? 0 : posix_fallocate(file, length(begin_[q]), length(size_[q]));
+    } while (trouble == EINTR);
+    if (sized && trouble == 0) {
         void* memory = mmap(nullptr, begin_.back(), PROT_READ | PROT_WRITE, MAP_SHARED, file, 0);
         if (memory != MAP_FAILED) memory_ = static_cast<std::byte*>(memory);
     }

@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <atomic>
-#include <numeric>
 
 #include <rankfold/core/subscript.hpp>
 #include <rankfold/nn/kernels.hpp>
@@ -49,7 +48,9 @@ GradientSum<R>::GradientSum(const Communicator& comm, Index blocks, std::vector<
     }
     for (Index b = 0; b < buckets(); ++b) {
         received_.emplace_back(at(elsewhere * slice(b, comm.rank()).size()), R{0});
-        send_.emplace_back(nodes_.size() > 1 ? nodes_.size() * at(bucket(b).size()) : 0, R{0});
+        Index sent = bucket(b).size();
+        for (const int rank : without_) sent -= slice(b, rank).size();
+        send_.emplace_back(nodes_.size() > 1 ? nodes_.size() * at(sent) : 0, R{0});
     }
     if (!options_.owner) whole_.assign(at(ends_.back()), R{0});
 }
@@ -58,11 +59,15 @@ GradientSum<R>::GradientSum(const Communicator& comm, Index blocks, std::vector<
 template <Real R>
 void GradientSum<R>::share() {
     host_ = ranks_of_host(*comm_);
-    if (host_->size() == 1) return;
     const std::size_t length = at(ends_.back());
-    auto shared = std::make_unique<SharedMemory>(*host_, nodes_.size() * length * sizeof(R));
-    if (!shared->good()) return;
-    shared_ = std::move(shared);
+    if (host_->size() > 1) {
+        shared_ = std::make_unique<SharedMemory>(*host_, nodes_.size() * length * sizeof(R));
+    }
+    if (!shared_ || !shared_->good()) {
+        shared_.reset();
+        host_.reset();
+        return;
+    }
     without_ = host_->all_gather(comm_->rank());
     for (int here = 0; here < host_->size(); ++here) {
         const int rank = without_[at(here)];

@@ -16,7 +16,8 @@ namespace {
 
 /// Rows of a slab: the left operand of so many outputs stays in the second-level cache.
 constexpr Index slab_rows = 96;
-/// Rows of x whose quads stay in the second-level cache while all panels of the weights pass them.
+constexpr Index half_slab = slab_rows / 2;  // whole groups of three quads, and whole vectors
+/// Rows of x that stay packed in the second-level cache while all weights pass them.
 constexpr Index most_rows = 384;
 /// Products over more terms are cut into parts of this many, which are added one after the other.
 constexpr Index most_terms = 2048;
@@ -211,7 +212,8 @@ void products_with_rows(MatrixView<const R> x, MatrixView<const R> w, const Epil
                         MatrixView<R> z, ProductSpace<R>& space) {
     constexpr Index width = panel_width<R>;
     const Index parts = (x.rows + most_rows - 1) / most_rows;
-    const Index slabs = (w.rows + slab_rows - 1) / slab_rows;
+    const Index slabs =
+        std::max((w.rows + slab_rows - 1) / slab_rows, std::min(space.threads, w.rows / half_slab));
     for (Index part = 0; part < parts; ++part) {
         const Range some = panel_part<R>(x.rows, parts, part);
         const Index panels = in_panels<R>(some.size());
@@ -228,7 +230,7 @@ void products_with_rows(MatrixView<const R> x, MatrixView<const R> w, const Epil
                                       packed + p * width * terms.size());
             });
             share(slabs, space.threads, [&](Index slab, Index thread) {
-                const Range outputs{slab * slab_rows, std::min((slab + 1) * slab_rows, w.rows)};
+                const Range outputs = part_in_groups(w.rows, half_slab, slabs, slab);
                 const MatrixView<const R> weights = w.row_block(outputs).col_block(terms);
                 const Index whole = outputs.size() / quad_rows;
                 const Range rest{whole * quad_rows, outputs.size()};

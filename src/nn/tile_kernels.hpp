@@ -19,7 +19,7 @@ template <Real R>
 struct TileRows {
     const R* data;
     Index quad_stride;     ///< elements from one quad to the next
-    Index row_stride = 1;  ///< from one row of a quad to the next; 1: packed
+    Index row_stride = 1;  ///< from one row of a quad to the next; 1: packed, or one term a row
 };
 
 /// out ← addend + A B for one panel B. Each element is summed over k in order, so its bits do not

@@ -43,35 +43,48 @@ TEST(SumTree, CutsAtPowersOfTwo) {
     EXPECT_EQ(tree_nodes(8, {3, 3}), (std::vector<Range>{}));
 }
 
+/// Two turns, with other values in the second: nobody's partial may be written while it is read.
+void expect_tree_sums(const Communicator& comm, Index blocks, const std::vector<Index>& ends,
+                      const SumOptions& options) {
+    GradientSum<float> sum(comm, blocks, ends, options);
+    for (const float factor : {1.0F, 2.0F}) {
+        Index node_number = 0;
+        for (const Range node : sum.nodes()) {
+            const auto partial = sum.partial(node_number++);
+            for (Index i = 0; i < size; ++i) {
+                partial[static_cast<std::size_t>(i)] = factor * tree_sum(node, i);
+            }
+        }
+        for (Index b = 0; b < sum.buckets(); ++b) sum.start(b);
+        sum.progress();
+        Index owned = 0;
+        for (Index b = 0; b < sum.buckets(); ++b) {
+            sum.finish(b);
+            const Range slice = sum.owned(b, comm.rank());
+            for (Index first = slice.begin; first < slice.end; first += 16) {
+                std::vector<float> room(first % 32 == 0 ? 16 : 0);
+                const auto found = sum.sum(b, {first, first + 16}, std::span(room));
+                for (Index i = 0; i < 16; ++i) {
+                    EXPECT_EQ(found[static_cast<std::size_t>(i)],
+                              factor * tree_sum({0, blocks}, first + i));
+                }
+            }
+            owned += slice.size();
+        }
+        EXPECT_EQ(comm.all_reduce(owned, Reduce::sum), options.owner ? size : size * comm.size());
+    }
+}
+
 TEST_P(GradientSumTest, GivesTheBitsOfTheSerialTreeForAnyNumberOfBlocksAndBuckets) {
     for (const Index blocks : {1, 2, 3, 4, 6, 8, 13}) {
         for (const auto& ends : {std::vector<Index>{size}, std::vector<Index>{16, 80, size}}) {
-            SCOPED_TRACE(concat(blocks, " blocks, ", ends.size(), " buckets"));
-            GradientSum<float> sum(comm, blocks, ends);
-            Index node_number = 0;
-            for (const Range node : sum.nodes()) {
-                const auto partial = sum.partial(node_number++);
-                for (Index i = 0; i < size; ++i) {
-                    partial[static_cast<std::size_t>(i)] = tree_sum(node, i);
+            for (const bool owner : {true, false}) {
+                for (const bool by_block : {true, false}) {
+                    SCOPED_TRACE(concat(blocks, " blocks, ", ends.size(), " buckets, owner ", owner,
+                                        ", by block ", by_block));
+                    expect_tree_sums(comm, blocks, ends, {.owner = owner, .by_block = by_block});
                 }
             }
-            for (Index b = 0; b < sum.buckets(); ++b) sum.start(b);
-            sum.progress();
-            Index owned = 0;
-            for (Index b = 0; b < sum.buckets(); ++b) {
-                sum.finish(b);
-                const Range slice = sum.owned(b, comm.rank());
-                for (Index first = slice.begin; first < slice.end; first += 16) {
-                    std::vector<float> room(first % 32 == 0 ? 16 : 0);
-                    const auto found = sum.sum(b, {first, first + 16}, std::span(room));
-                    for (Index i = 0; i < 16; ++i) {
-                        EXPECT_EQ(found[static_cast<std::size_t>(i)],
-                                  tree_sum({0, blocks}, first + i));
-                    }
-                }
-                owned += slice.size();
-            }
-            EXPECT_EQ(comm.all_reduce(owned, Reduce::sum), size);
         }
     }
 }

@@ -104,7 +104,8 @@ TYPED_TEST(NnKernels, UpdatesReportAGradientThatIsNotFinite) {
 
 TYPED_TEST(NnKernels, RowProductsMatchTheirDefinitionAndARowsBitsDependOnThatRowAlone) {
     using R = TypeParam;
-    for (const auto& [m, k, n] : {std::array<Index, 3>{1, 3, 2}, {7, 5, 13}, {70, 2100, 101}}) {
+    for (const auto& [m, k, n] :
+         {std::array<Index, 3>{1, 3, 2}, {7, 5, 13}, {5, 1, 9}, {70, 2100, 101}, {400, 300, 98}}) {
         for (const auto side : {WeightSide::row_an_output, WeightSide::column_an_output}) {
             SCOPED_TRACE(concat(m, " ", k, " ", n));
             const auto x = this->numbers(static_cast<std::size_t>(m * k), 1.0, 1);
@@ -127,8 +128,20 @@ TYPED_TEST(NnKernels, RowProductsMatchTheirDefinitionAndARowsBitsDependOnThatRow
                                 20.0 * this->eps * static_cast<double>(k));
                 }
             }
-            DenseMatrix<R> last(1, n);
+            DenseMatrix<R> twice = z.clone();  // once more on top, by two threads, behind z's relu
             space.threads = 2;
+            row_products<R>(side, {x.data(), m, k}, weight,
+                            {.add = true, .outputs = z.view(), .g = Activation::relu}, twice.view(),
+                            space);
+            for (Index i = 0; i < m; ++i) {
+                for (Index j = 0; j < n; ++j) {
+                    const R b = bias[static_cast<std::size_t>(j)];
+                    const double expected = 2.0 * static_cast<double>(z(i, j)) - double(b);
+                    EXPECT_NEAR(static_cast<double>(twice(i, j)), z(i, j) > R{0} ? expected : 0.0,
+                                40.0 * this->eps * static_cast<double>(k));
+                }
+            }
+            DenseMatrix<R> last(1, n);
             row_products<R>(side, {x.data() + (m - 1) * k, 1, k}, weight, epilogue, last.view(),
                             space);
             EXPECT_TRUE(

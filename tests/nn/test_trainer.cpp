@@ -179,6 +179,9 @@ TEST_F(TrainerTest, AllRanksUpdatingEverythingGivesTheBitsOfOwnerUpdates) {
     TrainOptions options = options_for(Method::adamw);
     options.optimizer.clip = 0.5;
     const auto owner = trained<float>(comm, 61, 4, options);
+    pretend_ranks_a_host(2);
+    EXPECT_EQ(trained<float>(comm, 61, 4, options).first, owner.first);
+    pretend_ranks_a_host(0);
     options.owner_updates = false;
     EXPECT_EQ(trained<float>(comm, 61, 4, options).first, owner.first);
 }

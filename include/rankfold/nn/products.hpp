@@ -14,7 +14,7 @@ struct ProductSpace {
     Index threads = 1;
     AlignedVector<R> panels;              ///< the right operand
     AlignedVector<R> quads;               ///< the left one, if it is shared by all threads
-    std::vector<AlignedVector<R>> slabs;  ///< one a thread: rows of the left one, a tile of results
+    std::vector<AlignedVector<R>> slabs;  ///< one a thread: what it packs itself, tiles of results
 };
 
 /// How a weight enters row_products(): with one output a row, or one a column.
