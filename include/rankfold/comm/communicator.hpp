@@ -111,7 +111,7 @@ public:
                                             std::vector<Index>* recv_counts = nullptr) const;
 
     /// all_to_all that returns at once. Exchanges started in the same order on all ranks may be
-    /// under way together. Ranks `without` (maybe this one) get and send nothing: recv_counts are 0.
+    /// under way together. Ranks `without` (maybe this one) get and send nothing: recv_counts 0.
     template <Transferable T>
     [[nodiscard]] PendingExchange start_all_to_all(std::span<const T> send,
                                                    std::span<const Index> send_counts,
