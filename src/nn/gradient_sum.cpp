@@ -35,7 +35,7 @@ GradientSum<R>::GradientSum(const Communicator& comm, Index blocks, std::vector<
     written_.resize(ends_.size());
     if (sends()) share();
     if (!shared_) {
-        without_ = {comm.rank()};
+        here_ = {comm.rank()};
         for (std::size_t n = 0; n < nodes_.size(); ++n) {
             partials_[at(first_node_) + n] = own_.emplace_back(at(ends_.back()), R{0});
         }
@@ -49,7 +49,7 @@ GradientSum<R>::GradientSum(const Communicator& comm, Index blocks, std::vector<
     for (Index b = 0; b < buckets(); ++b) {
         received_.emplace_back(at(elsewhere * slice(b, comm.rank()).size()), R{0});
         Index sent = bucket(b).size();
-        for (const int rank : without_) sent -= slice(b, rank).size();
+        for (const int rank : here_) sent -= slice(b, rank).size();
         send_.emplace_back(nodes_.size() > 1 ? nodes_.size() * at(sent) : 0, R{0});
     }
     if (!options_.owner) whole_.assign(at(ends_.back()), R{0});
@@ -68,12 +68,12 @@ void GradientSum<R>::share() {
         host_.reset();
         return;
     }
-    without_ = host_->all_gather(comm_->rank());
-    for (int here = 0; here < host_->size(); ++here) {
-        const int rank = without_[at(here)];
+    here_ = host_->all_gather(comm_->rank());
+    for (int i = 0; i < host_->size(); ++i) {
+        const int rank = here_[at(i)];
         Index first = 0;
         for (int q = 0; q < rank; ++q) first += nodes_of_rank_[at(q)];
-        R* partial = reinterpret_cast<R*>(shared_->part(here).data());
+        R* partial = reinterpret_cast<R*>(shared_->part(i).data());
         for (Index n = first; n < first + nodes_of_rank_[at(rank)]; ++n, partial += length) {
             partials_[at(n)] = {partial, length};
         }
@@ -105,7 +105,7 @@ void GradientSum<R>::start(Index b) {
     auto packed = send_[at(b)].begin();
     for (int q = 0; q < comm_->size(); ++q) {
         const Range to = slice(b, q);
-        const bool here = std::ranges::count(without_, q) > 0;
+        const bool here = std::ranges::count(here_, q) > 0;
         if (here && q != comm_->rank()) comm_->ledger().add_bytes(bytes(to.size()), 1.0);
         send_counts.push_back(here && nodes > 1 ? 0 : to.size() * nodes);
         recv_counts.push_back(here ? 0 : mine * nodes_of_rank_[at(q)]);
@@ -117,7 +117,7 @@ void GradientSum<R>::start(Index b) {
     std::span<const R> from = send_[at(b)];
     if (nodes == 1) from = partial(0).subspan(at(bucket(b).begin), at(bucket(b).size()));
     pending_[at(b)] = comm_->start_all_to_all(from, send_counts, std::span<R>(received_[at(b)]),
-                                              recv_counts, without_);
+                                              recv_counts, here_);
     if (shared_) {
         std::atomic_thread_fence(std::memory_order_release);
         written_[at(b)] = host_->start_barrier();

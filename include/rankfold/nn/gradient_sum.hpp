@@ -121,7 +121,7 @@ private:
     std::vector<std::pair<Index, Index>> additions_;  // (to, from): over all ranks' nodes, in order
     std::vector<std::span<R>> partials_;  // one a node of all ranks, whole array; empty if not here
     std::vector<Index> received_place_;   // of the others' nodes in received_, in slices
-    std::vector<int> without_;            // ranks whose partials are here, also this one
+    std::vector<int> here_;               // ranks whose partials are here, also this one
 
     std::unique_ptr<Communicator> host_;      // the ranks of this host, if they share…
     std::unique_ptr<SharedMemory> shared_;    // … the partials of all of them
