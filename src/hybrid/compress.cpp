@@ -163,7 +163,7 @@ std::vector<Index> allocate_ranks(const std::vector<LayerPrice>& prices,
     double used = 0.0;
     for (std::size_t l = 0; l < prices.size(); ++l) {
         for (const double s : spectra[l]) norms[l] += s * s;
-        if (prices[l].factored(1) >= prices[l].dense) inner[l] = 0;
+        if (prices[l].as_good_dense(1)) inner[l] = 0;
         used += inner[l] == 0 ? prices[l].dense : prices[l].factored(1);
     }
     if (used > budget) {
@@ -180,8 +180,7 @@ std::vector<Index> allocate_ranks(const std::vector<LayerPrice>& prices,
         const std::size_t l = steps.top().layer;
         steps.pop();
         const LayerPrice& price = prices[l];
-        const bool whole =
-            price.factored(inner[l] + 1) >= price.dense || inner[l] + 1 >= price.too_wide;
+        const bool whole = price.as_good_dense(inner[l] + 1);
         const double cost = whole ? price.dense - price.factored(inner[l]) : price.direction;
         if (used + cost > budget) continue;  // a smaller layer may still have room
         used += cost;

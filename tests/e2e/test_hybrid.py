@@ -1,5 +1,6 @@
 """The hybrid models through the command: cold start by prior networks, tables in less."""
 
+import json
 import unittest
 
 import h5py
@@ -303,11 +304,25 @@ class TablesInLess(ProgramTest):
         self.run_program("hybrid", "a.h5", "--form", "neumf", "--factors", 8, "--embedding", 128,
                          "--hidden", "256,128", "--epochs", 1, "--out", "net.h5", "--quiet",
                          "--force", ranks=2)
-        checkpoints = ["--time", 0.7, "--epochs", 2, "--checkpoint", "kept", "--every", "1epochs"]
-        whole = self.compress(*checkpoints)["digest"]
-        for late in sorted((self.folder / "kept").glob("step-*.h5"))[1:]:
+        self.compress("--time", 1, "--epochs", 0, "--checkpoint", "kept")
+        kept = self.folder / "kept"
+        parts = json.loads((kept / "done.json").read_text())
+        self.assertEqual([part["name"] for part in parts], ["layer prices"])
+        # prices of a machine on which factors as large as the layer would pay
+        for price in parts[0]["report"]:
+            if price["dense"] > 0:
+                price.update(dense=1, base=0, direction=1e-3)
+        (kept / "done.json").write_text(json.dumps(parts))
+        options = ["--time", 0.7, "--epochs", 2, "--checkpoint", "kept", "--every", "1epochs",
+                   "--resume"]
+        whole = self.compress(*options)
+        layers = {layer["layer"]: layer for layer in whole["result"]["rows"][1]["layers"]}
+        self.assertTrue(any(layer["inner"] > 0 for layer in layers.values()))
+        for layer in layers.values():
+            self.assertLessEqual(layer["weights"], layer["out"] * layer["in"])
+        for late in sorted(kept.glob("step-*.h5"))[1:]:
             late.unlink()
-        self.assertEqual(self.compress(*checkpoints, "--resume", ranks=3)["digest"], whole)
+        self.assertEqual(self.compress(*options, ranks=3)["digest"], whole["digest"])
 
 
 if __name__ == "__main__":

@@ -106,6 +106,10 @@ TEST(AllocateRanks, NeverMakesALayerLarger) {
     EXPECT_EQ(allocate_ranks(cheap, {spectrum}, 50.0).front(), 9);
     EXPECT_EQ(allocate_ranks(cheap, {spectrum}, 100.0).front(), 0);  // dense is as small, and exact
     EXPECT_EQ(allocate_ranks(cheap, {spectrum}, 5.0).front(), 5);
+    const StackShape narrow{.layers = {"b"}, .out = 1, .in = 136};
+    const std::vector<LayerPrice> row{
+        {.dense = 100.0, .base = 0.0, .direction = 1.0, .too_wide = narrow.too_wide()}};
+    EXPECT_EQ(allocate_ranks(row, {{1.0}}, 100.0).front(), 0);  // 137 weights instead of 136
 }
 
 TEST_F(Compress, ALayerOfOneSignGetsAllOfItsNonnegativeFactors) {

@@ -35,6 +35,10 @@ struct LayerPrice {
     [[nodiscard]] double factored(Index inner) const {
         return base + direction * static_cast<double>(inner);
     }
+    /// True if factors of this inner dimension are no cheaper or no smaller than the layer.
+    [[nodiscard]] bool as_good_dense(Index inner) const {
+        return factored(inner) >= dense || inner >= too_wide;
+    }
 };
 
 /// Layers of one shape: (outputs of all layers stacked, inputs); or a table: (rows, width).

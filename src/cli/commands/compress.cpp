@@ -253,16 +253,22 @@ private:
             {"batch", o_.batch},
             {"joint", o_.compress.joint}};
         std::vector<LayerPrice> prices;
-        for (const auto& price : kept.find("prices", key)) {
-            prices.push_back({price[0], price[1], price[2]});
+        for (const auto& price : kept.find("layer prices", key)) {
+            prices.push_back({.dense = price["dense"],
+                              .base = price["base"],
+                              .direction = price["direction"],
+                              .too_wide = price["too_wide"]});
         }
         if (prices.size() == shapes.size()) return prices;
         prices = time_prices<R>(run_.comm, shapes, o_.batch);
         auto list = nlohmann::ordered_json::array();
         for (const LayerPrice& price : prices) {
-            list.push_back({price.dense, price.base, price.direction});
+            list.push_back({{"dense", price.dense},
+                            {"base", price.base},
+                            {"direction", price.direction},
+                            {"too_wide", price.too_wide}});
         }
-        kept.add("prices", key, list);
+        kept.add("layer prices", key, list);
         return prices;
     }
 
