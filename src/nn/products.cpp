@@ -17,8 +17,10 @@ namespace {
 /// Rows of a slab: the left operand of so many outputs stays in the second-level cache.
 constexpr Index slab_rows = 96;
 constexpr Index half_slab = slab_rows / 2;  // whole groups of three quads, and whole vectors
-/// Rows of x that stay packed in the second-level cache while all weights pass them.
-constexpr Index most_rows = 384;
+/// Elements of panels that stay there while the rows of x pass them, a slab at a time.
+constexpr Index group_elements = 1 << 16;
+/// Rows of x that are packed at once; the weights are packed anew for each lot.
+constexpr Index most_rows = 1024;
 /// Products over more terms are cut into parts of this many, which are added one after the other.
 constexpr Index most_terms = 2048;
 
@@ -74,28 +76,31 @@ void pack_rows_as_panel(MatrixView<const R> x, R* panel) {
     transpose_into<R>(x, {panel, x.cols, x.rows, width});
 }
 
-/// Packs up to panel_width columns of x as a panel: element (k, c) = x(k, c).
+/// Packs columns of x as panels, one behind the other: element (k, c) of a panel = x(k, c); missing
+/// columns are 0. Goes through x in strips of a few panels, and fetches rows ahead: their lines are
+/// too far apart for the processor to foresee them.
 template <Real R>
-void pack_columns_as_panel(MatrixView<const R> x, R* panel) {
+void pack_columns_as_panels(MatrixView<const R> x, R* to) {
     constexpr Index width = panel_width<R>;
-    if (x.cols == width) {  // copies of known length are a few instructions
-        for (Index k = 0; k < x.rows; ++k) std::copy_n(x.data + k * x.ld, width, panel + k * width);
-        return;
+    constexpr Index strip = 4 * width;
+    constexpr Index ahead = 12;
+    constexpr auto line = static_cast<Index>(64 / sizeof(R));
+    for (Index first = 0; first < x.cols; first += strip) {
+        const Index cols = std::min(strip, x.cols - first);
+        const Index whole = cols / width;
+        const Index left = cols - whole * width;
+        for (Index k = 0; k < x.rows; ++k) {
+            const R* from = x.data + k * x.ld + first;
+            R* panel = to + first * x.rows + k * width;
+            for (Index c = 0; c < cols; c += line) __builtin_prefetch(from + ahead * x.ld + c);
+            for (Index p = 0; p < whole; ++p, from += width, panel += width * x.rows) {
+                std::copy_n(from, width, panel);  // copies of known length are a few instructions
+            }
+            if (left == 0) continue;
+            std::copy_n(from, left, panel);
+            std::fill(panel + left, panel + width, R{0});
+        }
     }
-    for (Index k = 0; k < x.rows; ++k, panel += width) {
-        std::copy_n(x.row(k).data(), x.cols, panel);
-        std::fill(panel + x.cols, panel + width, R{0});
-    }
-}
-
-/// Packs columns of x as panels, one behind the other.
-template <Real R>
-void pack_columns_as_panels(MatrixView<const R> x, R* to, Index threads) {
-    constexpr Index width = panel_width<R>;
-    share(in_panels<R>(x.cols), threads, [&](Index p, Index) {
-        const Range cols{p * width, std::min((p + 1) * width, x.cols)};
-        pack_columns_as_panel<R>(x.col_block(cols), to + p * width * x.rows);
-    });
 }
 
 /// Elements from one quad of so many terms to the next: a line more than needed, so that the quads
@@ -135,6 +140,36 @@ void pack_columns_in_quads(MatrixView<const R> x, R* to) {
             R* quad = to + whole * stride + quad_rows * k;
             std::copy_n(x.row(k).data() + whole * quad_rows, left, quad);
             std::fill(quad + left, quad + quad_rows, R{0});
+        }
+    }
+}
+
+/// Whether rows of this stride fall into one set of the first-level cache, which holds fewer lines
+/// than tiles have rows.
+template <Real R>
+constexpr bool collide(Index stride) {
+    constexpr Index set_distance = 4096;  // bytes between the lines of a set
+    return stride * static_cast<Index>(sizeof(R)) % set_distance == 0;
+}
+
+/// to ← A B, or to + A B, for one panel B. `to` may lack rows of the last quad, or columns of the
+/// panel: then the product is made in `tile`.
+template <Real R>
+void panel_product(Index depth, const TileRows<R>& a, const R* panel, bool adds, MatrixView<R> to,
+                   R* tile) {
+    constexpr Index width = panel_width<R>;
+    if (to.cols == width && to.rows % quad_rows == 0) {
+        tile_product<R>(depth, a, to.rows / quad_rows, panel, width, adds ? to.data : nullptr,
+                        to.ld, to.data, to.ld);
+        return;
+    }
+    tile_product<R>(depth, a, in_quads(to.rows), panel, to.cols, nullptr, 0, tile, width);
+    const MatrixView<const R> product(tile, to.rows, to.cols, width);
+    for (Index i = 0; i < to.rows; ++i) {
+        if (adds) {
+            add_to<R>(product.row(i), to.row(i));
+        } else {
+            std::ranges::copy(product.row(i), to.row(i).begin());
         }
     }
 }
@@ -206,7 +241,8 @@ private:
     R* levels_;
 };
 
-/// z ← epilogue(x Wᵀ). The weights are read as they stand, the left operand of tiles of zᵀ.
+/// z ← epilogue(x Wᵀ). The weights are the left operand of tiles of zᵀ; they are read as they
+/// stand, unless their rows collide.
 template <Real R>
 void products_with_rows(MatrixView<const R> x, MatrixView<const R> w, const Epilogue<R>& epilogue,
                         MatrixView<R> z, ProductSpace<R>& space) {
@@ -232,22 +268,23 @@ void products_with_rows(MatrixView<const R> x, MatrixView<const R> w, const Epil
             share(slabs, space.threads, [&](Index slab, Index thread) {
                 const Range outputs = part_in_groups(w.rows, half_slab, slabs, slab);
                 const MatrixView<const R> weights = w.row_block(outputs).col_block(terms);
-                const Index whole = outputs.size() / quad_rows;
-                const Range rest{whole * quad_rows, outputs.size()};
+                const Index unpacked = collide<R>(w.ld) ? 0 : outputs.size() / quad_rows;
+                const MatrixView<const R> rest =
+                    weights.row_block({unpacked * quad_rows, outputs.size()});
+                const Index stride = quad_stride(terms.size());
                 R* const tile = at_least(space.slabs[at(thread)],
-                                         2 * slab_rows * width + quad_stride(terms.size()));
+                                         2 * slab_rows * width + in_quads(rest.rows) * stride);
                 R* const turned = tile + slab_rows * width;
-                R* const quad = turned + slab_rows * width;
-                if (rest.size() > 0) pack_rows_in_quads<R>(weights.row_block(rest), quad);
+                R* const quads = turned + slab_rows * width;
+                pack_rows_in_quads<R>(rest, quads);
                 for (Index p = 0; p < panels; ++p) {
                     const Range rows = rows_of(p);
                     const R* panel = packed + p * width * terms.size();
-                    tile_product<R>(terms.size(), {weights.data, quad_rows * w.ld, w.ld}, whole,
+                    tile_product<R>(terms.size(), {weights.data, quad_rows * w.ld, w.ld}, unpacked,
                                     panel, rows.size(), nullptr, 0, tile, width);
-                    if (rest.size() > 0) {
-                        tile_product<R>(terms.size(), {quad, 0}, 1, panel, rows.size(), nullptr, 0,
-                                        tile + rest.begin * width, width);
-                    }
+                    tile_product<R>(terms.size(), {quads, stride}, in_quads(rest.rows), panel,
+                                    rows.size(), nullptr, 0, tile + unpacked * quad_rows * width,
+                                    width);
                     const MatrixView<const R> result(tile, outputs.size(), rows.size(), width);
                     const MatrixView<R> to = z.row_block(rows).col_block(outputs);
                     if (adds) {
@@ -266,7 +303,7 @@ void products_with_rows(MatrixView<const R> x, MatrixView<const R> w, const Epil
     }
 }
 
-/// z ← epilogue(x W). Each panel of columns of W is packed, and meets all rows of x in quads.
+/// z ← epilogue(x W). Panels of columns of W are packed by groups, and meet all rows of x in quads.
 template <Real R>
 void products_with_columns(MatrixView<const R> x, MatrixView<const R> w,
                            const Epilogue<R>& epilogue, MatrixView<R> z, ProductSpace<R>& space) {
@@ -274,38 +311,35 @@ void products_with_columns(MatrixView<const R> x, MatrixView<const R> w,
     const Index parts = (x.rows + most_rows - 1) / most_rows;
     const Index panels = in_panels<R>(z.cols);
     for (Index part = 0; part < parts; ++part) {
-        const Range rows = quad_part(x.rows, parts, part);
-        const Index quads = in_quads(rows.size());
+        const Range some = quad_part(x.rows, parts, part);
+        const Index slabs = (some.size() + slab_rows - 1) / slab_rows;
         for (Index first = 0; first < x.cols || first == 0; first += most_terms) {
             const Range terms{first, std::min(first + most_terms, x.cols)};
-            R* const left = at_least(space.quads, quads * quad_stride(terms.size()));
-            pack_rows_in_quads<R>(x.row_block(rows).col_block(terms), left);
-            share(panels, space.threads, [&](Index p, Index thread) {
-                const Range cols{p * width, std::min((p + 1) * width, z.cols)};
-                R* const panel =
-                    at_least(space.slabs[at(thread)], width * (terms.size() + quads * quad_rows));
-                pack_columns_as_panel<R>(w.row_block(terms).col_block(cols), panel);
-                const MatrixView<R> to = z.row_block(rows).col_block(cols);
-                const bool adds = first > 0 || epilogue.add;
-                const auto product = [&](const R* addend, MatrixView<R> out) {
-                    tile_product<R>(terms.size(), {left, quad_stride(terms.size())}, quads, panel,
-                                    cols.size(), addend, out.ld, out.data, out.ld);
-                };
-                if (cols.size() == width && rows.size() % quad_rows == 0) {
-                    product(adds ? to.data : nullptr, to);
-                } else {
-                    const MatrixView<R> tile(panel + width * terms.size(), rows.size(), cols.size(),
-                                             width);
-                    product(nullptr, tile);
-                    for (Index i = 0; i < rows.size(); ++i) {
-                        if (adds) {
-                            add_to<R>(std::as_const(tile).row(i), to.row(i));
-                        } else {
-                            std::ranges::copy(tile.row(i), to.row(i).begin());
-                        }
+            const bool adds = first > 0 || epilogue.add;
+            const Index stride = quad_stride(terms.size());
+            R* const left = at_least(space.quads, in_quads(some.size()) * stride);
+            pack_rows_in_quads<R>(x.row_block(some).col_block(terms), left);
+            const Index most =
+                std::max<Index>(group_elements / (width * std::max<Index>(terms.size(), 1)), 1);
+            const Index groups =
+                std::max((panels + most - 1) / most, std::min(space.threads, panels));
+            share(groups, space.threads, [&](Index group, Index thread) {
+                const Range outputs = part_in_groups(z.cols, width, groups, group);
+                const Index packed = in_panels<R>(outputs.size()) * width * terms.size();
+                R* const right = at_least(space.slabs[at(thread)], packed + slab_rows * width);
+                pack_columns_as_panels<R>(w.row_block(terms).col_block(outputs), right);
+                for (Index slab = 0; slab < slabs; ++slab) {
+                    const Range own = quad_part(some.size(), slabs, slab);
+                    const Range rows{some.begin + own.begin, some.begin + own.end};
+                    const TileRows<R> quads{left + own.begin / quad_rows * stride, stride};
+                    for (Index c = outputs.begin; c < outputs.end; c += width) {
+                        panel_product<R>(
+                            terms.size(), quads, right + (c - outputs.begin) * terms.size(), adds,
+                            z.row_block(rows).col_block({c, std::min(c + width, outputs.end)}),
+                            right + packed);
                     }
+                    if (terms.end == x.cols) finish_tile(epilogue, rows, outputs, z);
                 }
-                if (terms.end == x.cols) finish_tile(epilogue, rows, cols, z);
             });
         }
     }
@@ -342,7 +376,11 @@ void block_products(MatrixView<const R> d, MatrixView<const R> x, std::span<cons
     const Index panels = in_panels<R>(x.cols);
     const Index slabs = (d.cols + slab_rows - 1) / slab_rows;
     R* const packed = at_least(space.panels, panels * width * x.rows);
-    pack_columns_as_panels<R>(x, packed, space.threads);
+    const Index groups = std::min(panels, space.threads);
+    share(groups, space.threads, [&](Index group, Index) {
+        const Range cols = part_in_groups(x.cols, width, groups, group);
+        pack_columns_as_panels<R>(x.col_block(cols), packed + cols.begin * x.rows);
+    });
     R* const quads = at_least(space.quads, in_quads(d.cols) * quad_stride(d.rows));
     pack_columns_in_quads<R>(d, quads);
     Index levels = 1;
