@@ -21,6 +21,9 @@ constexpr Index half_slab = slab_rows / 2;  // whole groups of three quads, and 
 constexpr Index group_elements = 1 << 16;
 /// Rows of x that are packed at once; the weights are packed anew for each lot.
 constexpr Index most_rows = 1024;
+/// Bytes of a layer's gradient from which on it is streamed to memory past the caches: smaller ones
+/// are still there when they are summed.
+constexpr std::size_t streamed_bytes = std::size_t{1} << 20;
 /// Products over more terms are cut into parts of this many, which are added one after the other.
 constexpr Index most_terms = 2048;
 
@@ -58,14 +61,25 @@ R* at_least(AlignedVector<R>& buffer, Index size) {
 }
 
 /// Runs work(i, thread) for i in [0, n) on the space's threads; a single thread opens no team.
-template <class Work>
-void share(Index n, Index threads, const Work& work) {
+/// Each thread ends with end().
+template <class Work, class End>
+void share(Index n, Index threads, const Work& work, const End& end) {
     if (threads == 1 || n < 2) {
         for (Index i = 0; i < n; ++i) work(i, 0);
+        end();
         return;
     }
-#pragma omp parallel for schedule(dynamic) num_threads(static_cast <int>(threads))
-    for (Index i = 0; i < n; ++i) work(i, static_cast<Index>(omp_get_thread_num()));
+#pragma omp parallel num_threads(static_cast <int>(threads))
+    {
+#pragma omp for schedule(dynamic) nowait
+        for (Index i = 0; i < n; ++i) work(i, static_cast<Index>(omp_get_thread_num()));
+        end();
+    }
+}
+
+template <class Work>
+void share(Index n, Index threads, const Work& work) {
+    share(n, threads, work, [] {});
 }
 
 /// Packs up to panel_width rows of x as a panel of its transpose: element (k, c) = x(c, k).
@@ -159,11 +173,12 @@ void panel_product(Index depth, const TileRows<R>& a, const R* panel, bool adds,
                    R* tile) {
     constexpr Index width = panel_width<R>;
     if (to.cols == width && to.rows % quad_rows == 0) {
-        tile_product<R>(depth, a, to.rows / quad_rows, panel, width, adds ? to.data : nullptr,
-                        to.ld, to.data, to.ld);
+        Addends<R> before{};
+        if (adds) before = {.first = to.data, .ld = to.ld, .count = 1};
+        tile_product<R>(depth, a, to.rows / quad_rows, panel, width, before, {to.data, to.ld});
         return;
     }
-    tile_product<R>(depth, a, in_quads(to.rows), panel, to.cols, nullptr, 0, tile, width);
+    tile_product<R>(depth, a, in_quads(to.rows), panel, to.cols, {}, {tile, width});
     const MatrixView<const R> product(tile, to.rows, to.cols, width);
     for (Index i = 0; i < to.rows; ++i) {
         if (adds) {
@@ -186,52 +201,54 @@ void finish_tile(const Epilogue<R>& epilogue, Range rows, Range cols, MatrixView
     }
 }
 
-/// The sum over a node's blocks of one tile, in the order of tree_halves(): blocks are added like
-/// the digits of a binary counter.
+/// The sum over a node's blocks of one tile, in the order of tree_halves(): left halves wait on
+/// levels until the last block of their right halves is there, and are added to it one after the
+/// other.
 template <Real R>
 class TileTree {
 public:
     TileTree(const R* quads, Index rows, Index row_quads, std::span<const Index> ends, R* levels)
         : quads_{quads}, rows_{rows}, row_quads_{row_quads}, ends_{ends}, levels_{levels} {}
 
-    /// @param addend  only for a node of one block: what it is added to, laid out like out; or null
-    /// @param out     4 row_quads x panel_width, row stride ld
-    void sum(Range node, const R* panel, const R* addend, R* out, Index ld) const {
+    /// @param more  only for a node of one block: what is added to it
+    void sum(Range node, const R* panel, const Addends<R>& more, const TileTarget<R>& out) const {
         if (node.size() == 1) {
-            block(node.begin, panel, addend, ld, out, ld);
+            block(node.begin, panel, more, out);
         } else {
-            RANKFOLD_EXPECT(addend == nullptr);
-            sum_levels(node, panel, out, ld, 0);
+            RANKFOLD_EXPECT(more.count == 0);
+            sum_halves(node, panel, {.used = 0, .waiting = 0}, out);
         }
     }
 
 private:
     static constexpr Index width = panel_width<R>;
+    static constexpr Index level_size = slab_rows * width;
 
-    [[nodiscard]] R* level(Index l) const { return levels_ + l * slab_rows * width; }
+    /// How many levels hold a left half, and how many of the last ones wait for the present node.
+    struct Levels {
+        Index used;
+        Index waiting;
+    };
 
-    void block(Index b, const R* panel, const R* addend, Index ld_addend, R* out, Index ld) const {
+    [[nodiscard]] R* level(Index l) const { return levels_ + l * level_size; }
+
+    void block(Index b, const R* panel, const Addends<R>& addends, const TileTarget<R>& out) const {
         const Index begin = b == 0 ? 0 : ends_[at(b - 1)];
         tile_product<R>(ends_[at(b)] - begin, {quads_ + quad_rows * begin, quad_stride(rows_)},
-                        row_quads_, panel + width * begin, width, addend, ld_addend, out, ld);
+                        row_quads_, panel + width * begin, width, addends, out);
     }
 
-    void sum_levels(Range node, const R* panel, R* out, Index ld, Index depth) const {
+    void sum_halves(Range node, const R* panel, Levels levels, const TileTarget<R>& out) const {
+        const auto [used, waiting] = levels;
         if (node.size() == 1) {
-            block(node.begin, panel, nullptr, 0, out, ld);
+            Addends<R> left{};
+            if (waiting > 0) left = {level(used - 1), width, waiting, -level_size};
+            block(node.begin, panel, left, out);
             return;
         }
         const auto [left, right] = tree_halves(node);
-        R* first = level(depth);
-        sum_levels(left, panel, first, width, depth + 1);
-        if (right.size() == 1) {
-            block(right.begin, panel, first, width, out, ld);
-            return;
-        }
-        sum_levels(right, panel, out, ld, depth + 1);
-        for (Index i = 0; i < row_quads_ * quad_rows; ++i) {
-            add_to<R>({first + i * width, at(width)}, {out + i * ld, at(width)});
-        }
+        sum_halves(left, panel, {.used = used + 1, .waiting = 0}, {level(used), width});
+        sum_halves(right, panel, {.used = used + 1, .waiting = waiting + 1}, out);
     }
 
     const R* quads_;
@@ -281,10 +298,9 @@ void products_with_rows(MatrixView<const R> x, MatrixView<const R> w, const Epil
                     const Range rows = rows_of(p);
                     const R* panel = packed + p * width * terms.size();
                     tile_product<R>(terms.size(), {weights.data, quad_rows * w.ld, w.ld}, unpacked,
-                                    panel, rows.size(), nullptr, 0, tile, width);
+                                    panel, rows.size(), {}, {tile, width});
                     tile_product<R>(terms.size(), {quads, stride}, in_quads(rest.rows), panel,
-                                    rows.size(), nullptr, 0, tile + unpacked * quad_rows * width,
-                                    width);
+                                    rows.size(), {}, {tile + unpacked * quad_rows * width, width});
                     const MatrixView<const R> result(tile, outputs.size(), rows.size(), width);
                     const MatrixView<R> to = z.row_block(rows).col_block(outputs);
                     if (adds) {
@@ -388,7 +404,8 @@ void block_products(MatrixView<const R> d, MatrixView<const R> x, std::span<cons
         levels = std::max<Index>(levels, std::bit_width(static_cast<std::uint64_t>(node.size())));
     }
     space.slabs.resize(at(space.threads));
-    share(slabs * panels, space.threads, [&](Index task, Index thread) {
+    const bool streams = !add && at(d.cols * x.cols) * sizeof(R) >= streamed_bytes;
+    const auto tile_of = [&](Index task, Index thread) {
         const Range rows{task / panels * slab_rows,
                          std::min((task / panels + 1) * slab_rows, d.cols)};
         const Range cols{task % panels * width, std::min((task % panels + 1) * width, x.cols)};
@@ -400,10 +417,12 @@ void block_products(MatrixView<const R> d, MatrixView<const R> x, std::span<cons
             const R* panel = packed + task % panels * width * x.rows;
             R* const to = out[n] + rows.begin * x.cols + cols.begin;
             if (whole) {
-                tree.sum(nodes[n], panel, add ? to : nullptr, to, x.cols);
+                Addends<R> before{};
+                if (add) before = {.first = to, .ld = x.cols, .count = 1};
+                tree.sum(nodes[n], panel, before, {to, x.cols, streams});
                 continue;
             }
-            tree.sum(nodes[n], panel, nullptr, tile, width);
+            tree.sum(nodes[n], panel, {}, {tile, width});
             for (Index i = 0; i < rows.size(); ++i) {
                 for (Index c = 0; c < cols.size(); ++c) {
                     R& sum = to[i * x.cols + c];
@@ -411,7 +430,8 @@ void block_products(MatrixView<const R> d, MatrixView<const R> x, std::span<cons
                 }
             }
         }
-    });
+    };
+    share(slabs * panels, space.threads, tile_of, end_streams);
 }
 
 #define RANKFOLD_INSTANTIATE(R)                                                                    \

@@ -1,9 +1,11 @@
 #include "tile_kernels.hpp"
 
 #include <algorithm>
+#include <cstdint>
 
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "tile_kernels.cpp"
+#include <hwy/cache_control.h>
 #include <hwy/foreach_target.h>  // must come before highway.h
 #include <hwy/highway.h>
 
@@ -19,14 +21,12 @@ constexpr Index most_quads = HWY_TARGET == HWY_AVX3 ? 3 : 1;
 template <class R>
 using Tag = hn::CappedTag<R, 64 / sizeof(R)>;
 
-/// Terms of a product between which sums rest in memory: a panel of so many rows, 32 KiB, stays in
-/// the first-level cache while all quads pass it.
-constexpr Index depth_at_once = 256;
-
-/// QUADS quads of rows times VECS vectors of columns. `goes_on`: from the sums that stand in `out`.
+/// QUADS quads of rows times VECS vectors of columns.
 template <bool PACKED, Index QUADS, Index VECS, class R>
-HWY_INLINE void product(Index depth, TileRows<R> a, const R* HWY_RESTRICT b, bool goes_on,
-                        const R* addend, Index ld_addend, R* out, Index ld) {
+HWY_INLINE void product(Index depth, TileRows<R> a, const R* HWY_RESTRICT b,
+                        const Addends<R>& addends, const TileTarget<R>& to) {
+    R* const out = to.data;
+    const Index ld = to.ld;
     constexpr Index width = panel_width<R>;
     const Tag<R> d;
     const auto lanes = static_cast<Index>(hn::Lanes(d));
@@ -35,8 +35,10 @@ HWY_INLINE void product(Index depth, TileRows<R> a, const R* HWY_RESTRICT b, boo
     for (Index r = 0; r < 4 * QUADS; ++r) {
         HWY_UNROLL(2)
         for (Index v = 0; v < VECS; ++v) {
-            sum[r][v] = goes_on ? hn::LoadU(d, out + r * ld + v * lanes) : hn::Zero(d);
-            if (!goes_on) __builtin_prefetch(out + (4 * QUADS + r) * ld + v * lanes);  // the next
+            sum[r][v] = hn::Zero(d);
+            if (!to.streams) {
+                __builtin_prefetch(out + (4 * QUADS + r) * ld + v * lanes);  // the next
+            }
         }
     }
     for (Index k = 0; k < depth; ++k) {
@@ -56,60 +58,65 @@ HWY_INLINE void product(Index depth, TileRows<R> a, const R* HWY_RESTRICT b, boo
             }
         }
     }
+    for (Index i = 0; i < addends.count; ++i) {
+        const R* const addend = addends.first + i * addends.step;
+        HWY_UNROLL(12)
+        for (Index r = 0; r < 4 * QUADS; ++r) {
+            HWY_UNROLL(2)
+            for (Index v = 0; v < VECS; ++v) {
+                sum[r][v] = hn::Add(hn::LoadU(d, addend + r * addends.ld + v * lanes), sum[r][v]);
+            }
+        }
+    }
     HWY_UNROLL(12)
     for (Index r = 0; r < 4 * QUADS; ++r) {
         HWY_UNROLL(2)
         for (Index v = 0; v < VECS; ++v) {
-            if (addend != nullptr) {
-                sum[r][v] = hn::Add(hn::LoadU(d, addend + r * ld_addend + v * lanes), sum[r][v]);
+            if (to.streams) {
+                hn::Stream(sum[r][v], d, out + r * ld + v * lanes);
+            } else {
+                hn::StoreU(sum[r][v], d, out + r * ld + v * lanes);
             }
-            hn::StoreU(sum[r][v], d, out + r * ld + v * lanes);
         }
     }
 }
 
 template <bool PACKED, class R>
 HWY_INLINE void tile_product_of(Index depth, TileRows<R> a, Index quads, const R* b, Index cols,
-                                const R* addend, Index ld_addend, R* out, Index ld) {
+                                const Addends<R>& addends, TileTarget<R> out) {
     const Index lanes = static_cast<Index>(hn::Lanes(Tag<R>()));
-    // an addend that is overwritten must be read first
-    const bool whole = addend == out || depth <= depth_at_once;
-    const Index parts = whole ? 1 : (depth + depth_at_once - 1) / depth_at_once;
-    const Index most = (depth + parts - 1) / parts;
-    Index first = 0;
-    do {
-        const Index terms = std::min(depth - first, most);
-        const bool adds = first + terms == depth && addend != nullptr;
-        Index q = 0;
-        const auto run = [&]<Index QUADS>() HWY_ATTR {
-            for (; q + QUADS <= quads; q += QUADS) {
-                const auto vectors = [&]<Index VECS>(Index c) HWY_ATTR {
-                    TileRows<R> rows = a;
-                    rows.data += q * a.quad_stride + (PACKED ? quad_rows * first : first);
-                    product<PACKED, QUADS, VECS>(terms, rows, b + first * panel_width<R> + c,
-                                                 first > 0,
-                                                 adds ? addend + 4 * q * ld_addend + c : nullptr,
-                                                 ld_addend, out + 4 * q * ld + c, ld);
-                };
-                Index c = 0;
-                for (; c + lanes < cols; c += 2 * lanes) vectors.template operator()<2>(c);
-                if (c < cols) vectors.template operator()<1>(c);
-            }
-        };
-        run.template operator()<most_quads>();
-        if constexpr (most_quads > 2) run.template operator()<2>();
-        if constexpr (most_quads > 1) run.template operator()<1>();
-        first += terms;
-    } while (first < depth);
+    constexpr std::size_t line = 64;
+    out.streams = out.streams && reinterpret_cast<std::uintptr_t>(out.data) % line == 0 &&
+                  static_cast<std::size_t>(out.ld) * sizeof(R) % line == 0;
+    Index q = 0;
+    const auto run = [&]<Index QUADS>() HWY_ATTR {
+        for (; q + QUADS <= quads; q += QUADS) {
+            const auto vectors = [&]<Index VECS>(Index c) HWY_ATTR {
+                TileRows<R> rows = a;
+                rows.data += q * a.quad_stride;
+                Addends<R> more = addends;
+                if (more.count > 0) more.first += quad_rows * q * more.ld + c;
+                product<PACKED, QUADS, VECS>(
+                    depth, rows, b + c, more,
+                    {out.data + quad_rows * q * out.ld + c, out.ld, out.streams});
+            };
+            Index c = 0;
+            for (; c + lanes < cols; c += 2 * lanes) vectors.template operator()<2>(c);
+            if (c < cols) vectors.template operator()<1>(c);
+        }
+    };
+    run.template operator()<most_quads>();
+    if constexpr (most_quads > 2) run.template operator()<2>();
+    if constexpr (most_quads > 1) run.template operator()<1>();
 }
 
 template <class R>
 void tile_product_impl(Index depth, const TileRows<R>& a, Index quads, const R* b, Index cols,
-                       const R* addend, Index ld_addend, R* out, Index ld) {
+                       const Addends<R>& addends, const TileTarget<R>& out) {
     if (a.row_stride == 1) {
-        tile_product_of<true>(depth, a, quads, b, cols, addend, ld_addend, out, ld);
+        tile_product_of<true>(depth, a, quads, b, cols, addends, out);
     } else {
-        tile_product_of<false>(depth, a, quads, b, cols, addend, ld_addend, out, ld);
+        tile_product_of<false>(depth, a, quads, b, cols, addends, out);
     }
 }
 
@@ -203,8 +210,8 @@ void transpose_impl(const R* from, Index ld_from, Index rows, Index cols, R* to,
 
 #define RANKFOLD_KERNELS(R, suffix)                                                               \
     void product_##suffix(Index depth, const TileRows<R>& a, Index quads, const R* b, Index cols, \
-                          const R* addend, Index ld_addend, R* out, Index ld) {                   \
-        tile_product_impl<R>(depth, a, quads, b, cols, addend, ld_addend, out, ld);               \
+                          const Addends<R>& addends, const TileTarget<R>& out) {                  \
+        tile_product_impl<R>(depth, a, quads, b, cols, addends, out);                             \
     }                                                                                             \
     void transpose_##suffix(const R* from, Index ld_from, Index rows, Index cols, R* to,          \
                             Index ld_to) {                                                        \
@@ -220,14 +227,18 @@ HWY_AFTER_NAMESPACE();
 #if HWY_ONCE
 namespace rankfold {
 
+void end_streams() {
+    hwy::FlushStream();
+}
+
 #define RANKFOLD_EXPORT(R, suffix)                                                            \
     HWY_EXPORT(product_##suffix);                                                             \
     HWY_EXPORT(transpose_##suffix);                                                           \
     template <>                                                                               \
     void tile_product(Index depth, const TileRows<R>& a, Index quads, const R* b, Index cols, \
-                      const R* addend, Index ld_addend, R* out, Index ld) {                   \
+                      const Addends<R>& addends, const TileTarget<R>& out) {                  \
         HWY_DYNAMIC_DISPATCH(product_##suffix)                                                \
-        (depth, a, quads, b, cols, addend, ld_addend, out, ld);                               \
+        (depth, a, quads, b, cols, addends, out);                                             \
     }                                                                                         \
     template <>                                                                               \
     void transpose_into(MatrixView<const R> from, MatrixView<R> to) {                         \

@@ -22,17 +22,38 @@ struct TileRows {
     Index row_stride = 1;  ///< from one row of a quad to the next; 1: packed, or one term a row
 };
 
-/// out ← addend + A B for one panel B. Each element is summed over k in order, so its bits do not
+/// What is added to a product, one after the other: arrays of which each is laid out like the
+/// result, with its own row stride.
+template <Real R>
+struct Addends {
+    const R* first = nullptr;
+    Index ld = 0;
+    Index count = 0;
+    Index step = 0;  ///< elements from one array to the next
+};
+
+/// Where a product is put: 4 quads x panel_width, with row stride ld.
+template <Real R>
+struct TileTarget {
+    R* data;
+    Index ld;
+    /// To memory past the caches, if its rows are whole cache lines; end_streams() must follow
+    /// before another thread or process reads it.
+    bool streams = false;
+};
+
+/// out ← A B + addends for one panel B. Each element is summed over k in order, so its bits do not
 /// depend on what else is computed with it.
 ///
-/// @param quads   of rows of A
-/// @param b       a packed panel of `depth` rows
-/// @param cols    of the panel that are wanted; others of `out` may be left alone
-/// @param addend  (4 quads) x panel_width with row stride ld_addend; or null: 0
-/// @param out     the same with row stride ld
+/// @param quads  of rows of A
+/// @param b      a packed panel of `depth` rows
+/// @param cols   of the panel that are wanted; others of `out` may be left alone
 template <Real R>
 void tile_product(Index depth, const TileRows<R>& a, Index quads, const R* b, Index cols,
-                  const R* addend, Index ld_addend, R* out, Index ld);
+                  const Addends<R>& addends, const TileTarget<R>& out);
+
+/// Makes what this thread has streamed visible to all.
+void end_streams();
 
 /// to(j, i) ← from(i, j).
 template <Real R>

@@ -104,8 +104,12 @@ TYPED_TEST(NnKernels, UpdatesReportAGradientThatIsNotFinite) {
 
 TYPED_TEST(NnKernels, RowProductsMatchTheirDefinitionAndARowsBitsDependOnThatRowAlone) {
     using R = TypeParam;
-    for (const auto& [m, k, n] :
-         {std::array<Index, 3>{1, 3, 2}, {7, 5, 13}, {5, 1, 9}, {70, 2100, 101}, {400, 300, 98}}) {
+    for (const auto& [m, k, n] : {std::array<Index, 3>{1, 3, 2},
+                                  {7, 5, 13},
+                                  {5, 1, 9},
+                                  {70, 2100, 101},
+                                  {50, 1024, 70},  // rows of weights are pages apart
+                                  {1030, 60, 98}}) {
         for (const auto side : {WeightSide::row_an_output, WeightSide::column_an_output}) {
             SCOPED_TRACE(concat(m, " ", k, " ", n));
             const auto x = this->numbers(static_cast<std::size_t>(m * k), 1.0, 1);
@@ -154,11 +158,13 @@ TYPED_TEST(NnKernels, BlockProductsAddTheBlocksOfANodeInTheOrderOfTheTree) {
     using R = TypeParam;
     constexpr Index m = 37;
     const std::vector<Index> ends{9, 9, 20, 30, m};  // one of the blocks is empty
-    for (const auto& [n, k] : {std::pair<Index, Index>{5, 3}, {101, 66}}) {
+    // the last is larger than 1 MiB, and streamed past the caches
+    for (const auto& [n, k] : {std::pair<Index, Index>{5, 3}, {101, 66}, {544, 496}}) {
         const auto d = this->numbers(static_cast<std::size_t>(m * n), 1.0, 4);
         const auto x = this->numbers(static_cast<std::size_t>(m * k), 1.0, 5);
-        const auto product = [&](std::vector<Range> nodes, bool add, std::vector<R>& to) {
+        const auto product = [&](std::vector<Range> nodes, bool add, AlignedVector<R>& to) {
             ProductSpace<R> space;
+            space.threads = static_cast<Index>(nodes.size());
             std::vector<R*> out(nodes.size());
             to.resize(nodes.size() * static_cast<std::size_t>(n * k), R{1});
             for (std::size_t i = 0; i < out.size(); ++i) {
@@ -166,15 +172,18 @@ TYPED_TEST(NnKernels, BlockProductsAddTheBlocksOfANodeInTheOrderOfTheTree) {
             }
             block_products<R>({d.data(), m, n}, {x.data(), m, k}, ends, nodes, out, add, space);
         };
-        std::vector<R> whole;
-        std::vector<R> halves;
-        std::vector<R> blocks;
+        AlignedVector<R> whole;
+        AlignedVector<R> halves;
+        AlignedVector<R> quarters;
+        AlignedVector<R> blocks;
         product({{0, 5}}, false, whole);
-        product({{0, 4}, {4, 5}}, false, halves);  // tree_halves({0, 5})
+        product({{0, 4}, {4, 5}}, false, halves);    // tree_halves({0, 5})
+        product({{0, 2}, {2, 4}}, false, quarters);  // tree_halves({0, 4})
         product({{0, 1}, {1, 2}}, true, blocks);
         const auto size = static_cast<std::size_t>(n * k);
         for (std::size_t e = 0; e < size; ++e) {
             EXPECT_EQ(whole[e], halves[e] + halves[size + e]);
+            EXPECT_EQ(halves[e], quarters[e] + quarters[size + e]);
             EXPECT_EQ(blocks[size + e], R{1});
             double sum = 1.0;
             for (Index i = 0; i < 9; ++i) {
