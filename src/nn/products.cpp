@@ -166,25 +166,28 @@ constexpr bool collide(Index stride) {
     return stride * static_cast<Index>(sizeof(R)) % set_distance == 0;
 }
 
-/// to ← A B, or to + A B, for one panel B. `to` may lack rows of the last quad, or columns of the
-/// panel: then the product is made in `tile`.
+/// Whether a tile has all columns of its panel and all rows of its quads, so that it can be written
+/// in place; others are made elsewhere first, see put_tile().
 template <Real R>
-void panel_product(Index depth, const TileRows<R>& a, const R* panel, bool adds, MatrixView<R> to,
-                   R* tile) {
-    constexpr Index width = panel_width<R>;
-    if (to.cols == width && to.rows % quad_rows == 0) {
-        Addends<R> before{};
-        if (adds) before = {.first = to.data, .ld = to.ld, .count = 1};
-        tile_product<R>(depth, a, to.rows / quad_rows, panel, width, before, {to.data, to.ld});
-        return;
-    }
-    tile_product<R>(depth, a, in_quads(to.rows), panel, to.cols, {}, {tile, width});
-    const MatrixView<const R> product(tile, to.rows, to.cols, width);
+bool whole_tile(MatrixView<R> to) {
+    return to.cols == panel_width<R> && to.rows % quad_rows == 0;
+}
+
+/// The present value of a tile if a product is to be added to it, or nothing.
+template <Real R>
+Addends<R> present(MatrixView<R> to, bool adds) {
+    return adds ? Addends<R>{.first = to.data, .ld = to.ld, .count = 1} : Addends<R>{};
+}
+
+/// to ← tile, or to + tile, for a tile of the panel's width that may have more rows and columns.
+template <Real R>
+void put_tile(const R* tile, bool adds, MatrixView<R> to) {
+    const MatrixView<const R> part(tile, to.rows, to.cols, panel_width<R>);
     for (Index i = 0; i < to.rows; ++i) {
         if (adds) {
-            add_to<R>(product.row(i), to.row(i));
+            add_to<R>(part.row(i), to.row(i));
         } else {
-            std::ranges::copy(product.row(i), to.row(i).begin());
+            std::ranges::copy(part.row(i), to.row(i).begin());
         }
     }
 }
@@ -212,43 +215,29 @@ public:
 
     /// @param more  only for a node of one block: what is added to it
     void sum(Range node, const R* panel, const Addends<R>& more, const TileTarget<R>& out) const {
-        if (node.size() == 1) {
-            block(node.begin, panel, more, out);
-        } else {
-            RANKFOLD_EXPECT(more.count == 0);
-            sum_halves(node, panel, {.used = 0, .waiting = 0}, out);
-        }
+        RANKFOLD_EXPECT(node.size() == 1 || more.count == 0);
+        sum_above(0, node, panel, more, out);
     }
 
 private:
     static constexpr Index width = panel_width<R>;
     static constexpr Index level_size = slab_rows * width;
 
-    /// How many levels hold a left half, and how many of the last ones wait for the present node.
-    struct Levels {
-        Index used;
-        Index waiting;
-    };
-
-    [[nodiscard]] R* level(Index l) const { return levels_ + l * level_size; }
-
-    void block(Index b, const R* panel, const Addends<R>& addends, const TileTarget<R>& out) const {
-        const Index begin = b == 0 ? 0 : ends_[at(b - 1)];
-        tile_product<R>(ends_[at(b)] - begin, {quads_ + quad_rows * begin, quad_stride(rows_)},
-                        row_quads_, panel + width * begin, width, addends, out);
-    }
-
-    void sum_halves(Range node, const R* panel, Levels levels, const TileTarget<R>& out) const {
-        const auto [used, waiting] = levels;
+    /// @param used     levels that hold left halves
+    /// @param waiting  those that wait for the node's last block, the last one first
+    void sum_above(Index used, Range node, const R* panel, const Addends<R>& waiting,
+                   const TileTarget<R>& out) const {
         if (node.size() == 1) {
-            Addends<R> left{};
-            if (waiting > 0) left = {level(used - 1), width, waiting, -level_size};
-            block(node.begin, panel, left, out);
+            const Index b = node.begin;
+            const Index begin = b == 0 ? 0 : ends_[at(b - 1)];
+            tile_product<R>(ends_[at(b)] - begin, {quads_ + quad_rows * begin, quad_stride(rows_)},
+                            row_quads_, panel + width * begin, width, waiting, out);
             return;
         }
         const auto [left, right] = tree_halves(node);
-        sum_halves(left, panel, {.used = used + 1, .waiting = 0}, {level(used), width});
-        sum_halves(right, panel, {.used = used + 1, .waiting = waiting + 1}, out);
+        R* const level = levels_ + used * level_size;
+        sum_above(used + 1, left, panel, {}, {level, width});
+        sum_above(used + 1, right, panel, {level, width, waiting.count + 1, -level_size}, out);
     }
 
     const R* quads_;
@@ -335,24 +324,32 @@ void products_with_columns(MatrixView<const R> x, MatrixView<const R> w,
             const Index stride = quad_stride(terms.size());
             R* const left = at_least(space.quads, in_quads(some.size()) * stride);
             pack_rows_in_quads<R>(x.row_block(some).col_block(terms), left);
-            const Index most =
-                std::max<Index>(group_elements / (width * std::max<Index>(terms.size(), 1)), 1);
+            const Index fit = group_elements / (width * std::max<Index>(terms.size(), 1));
+            const Index together = std::max<Index>(fit, 1);  // panels of a group
             const Index groups =
-                std::max((panels + most - 1) / most, std::min(space.threads, panels));
+                std::max((panels + together - 1) / together, std::min(space.threads, panels));
             share(groups, space.threads, [&](Index group, Index thread) {
                 const Range outputs = part_in_groups(z.cols, width, groups, group);
                 const Index packed = in_panels<R>(outputs.size()) * width * terms.size();
                 R* const right = at_least(space.slabs[at(thread)], packed + slab_rows * width);
+                R* const tile = right + packed;
                 pack_columns_as_panels<R>(w.row_block(terms).col_block(outputs), right);
                 for (Index slab = 0; slab < slabs; ++slab) {
                     const Range own = quad_part(some.size(), slabs, slab);
                     const Range rows{some.begin + own.begin, some.begin + own.end};
                     const TileRows<R> quads{left + own.begin / quad_rows * stride, stride};
                     for (Index c = outputs.begin; c < outputs.end; c += width) {
-                        panel_product<R>(
-                            terms.size(), quads, right + (c - outputs.begin) * terms.size(), adds,
-                            z.row_block(rows).col_block({c, std::min(c + width, outputs.end)}),
-                            right + packed);
+                        const R* const panel = right + (c - outputs.begin) * terms.size();
+                        const MatrixView<R> to =
+                            z.row_block(rows).col_block({c, std::min(c + width, outputs.end)});
+                        if (whole_tile(to)) {
+                            tile_product<R>(terms.size(), quads, in_quads(to.rows), panel, width,
+                                            present(to, adds), {to.data, to.ld});
+                        } else {
+                            tile_product<R>(terms.size(), quads, in_quads(to.rows), panel, to.cols,
+                                            {}, {tile, width});
+                            put_tile<R>(tile, adds, to);
+                        }
                     }
                     if (terms.end == x.cols) finish_tile(epilogue, rows, outputs, z);
                 }
@@ -412,22 +409,15 @@ void block_products(MatrixView<const R> d, MatrixView<const R> x, std::span<cons
         R* const tile = at_least(space.slabs[at(thread)], (levels + 1) * slab_rows * width);
         const TileTree<R> tree(quads + rows.begin / quad_rows * quad_stride(d.rows), d.rows,
                                in_quads(rows.size()), ends, tile + slab_rows * width);
-        const bool whole = cols.size() == width && rows.size() % quad_rows == 0;
+        const R* const panel = packed + task % panels * width * x.rows;
         for (std::size_t n = 0; n < nodes.size(); ++n) {
-            const R* panel = packed + task % panels * width * x.rows;
-            R* const to = out[n] + rows.begin * x.cols + cols.begin;
-            if (whole) {
-                Addends<R> before{};
-                if (add) before = {.first = to, .ld = x.cols, .count = 1};
-                tree.sum(nodes[n], panel, before, {to, x.cols, streams});
-                continue;
-            }
-            tree.sum(nodes[n], panel, {}, {tile, width});
-            for (Index i = 0; i < rows.size(); ++i) {
-                for (Index c = 0; c < cols.size(); ++c) {
-                    R& sum = to[i * x.cols + c];
-                    sum = add ? sum + tile[i * width + c] : tile[i * width + c];
-                }
+            const MatrixView<R> to =
+                MatrixView<R>(out[n], d.cols, x.cols).row_block(rows).col_block(cols);
+            if (whole_tile(to)) {
+                tree.sum(nodes[n], panel, present(to, add), {to.data, to.ld, streams});
+            } else {
+                tree.sum(nodes[n], panel, {}, {tile, width});
+                put_tile<R>(tile, add, to);
             }
         }
     };
